@@ -1,0 +1,228 @@
+"""What a feature is: a class of declarations and one kernel.
+
+A family of columns is one class. Its inputs are names: arrays of its channel (``SOURCES``) or columns
+of other features. Its kernel is called as ``kernel(*inputs, start, [state], *arguments, out)``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tickstate.kernels.errors import TickstateError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tickstate.kernels._jit import Kernel
+
+SECOND = 1_000_000
+"""Microseconds in a second: all times inside are integer microseconds."""
+
+SOURCES: Mapping[str, Mapping[str, str]] = {
+    "orderbook": {
+        "capture_ts": "int64 us (n): receipt time, the event clock",
+        "bid_price": "float64 quote (n, depth): best first, NaN where absent",
+        "bid_size": "float64 lots (n, depth)",
+        "ask_price": "float64 quote (n, depth)",
+        "ask_size": "float64 lots (n, depth)",
+        "bid_levels": "int64 (n): bid levels present, at most depth",
+        "ask_levels": "int64 (n): ask levels present, at most depth",
+    },
+}
+"""The arrays that features of a channel may read, one row a valid row of bronze."""
+
+DTYPES = ("double", "int64", "int8", "bool", "string")
+
+
+class FeatureError(TickstateError):
+    """A feature, column or parameter that does not exist or does not fit."""
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """A suggestion for a mistyped name.
+
+    >>> near("ofy", ["ofi", "rv"])
+    "did you mean 'ofi'?"
+    """
+    known = sorted(set(known))
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    shown = ", ".join(known[:12])
+    return f"known: {shown}{', ...' if len(known) > 12 else ''}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What holds for every feature of a run (``[run]`` in features.toml)."""
+
+    max_staleness: float = 300.0
+    """Seconds after which the snapshot before is no previous one."""
+    depth: int = 20
+    """Book levels a side that features see."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_staleness <= 86_400:
+            raise FeatureError(f"max_staleness = {self.max_staleness}", expected="seconds, above 0 and at most 86400")
+        if not 1 <= self.depth <= 1000:
+            raise FeatureError(f"depth = {self.depth}", expected="an integer from 1 to 1000")
+
+    @property
+    def max_staleness_us(self) -> int:
+        return round(self.max_staleness * SECOND)
+
+
+@dataclass(frozen=True)
+class Lookback:
+    """What of the past a feature's own kernel needs, beside the past its inputs need.
+
+    ``steps`` previous valid rows, each at most ``max_staleness`` older than the next, or the rows of the last
+    ``seconds``. Along the graph lookbacks add up: a 300 s window on a feature of one step reaches back
+    300 + 300 = 600 s, since the row that enters the window may have its previous one 300 s earlier.
+    """
+
+    steps: int = 0
+    seconds: float = 0.0
+
+    def microseconds(self, settings: Settings) -> int:
+        """How far back in time this reaches at most.
+
+        >>> Lookback(steps=2).microseconds(Settings()) // SECOND, Lookback(seconds=900).microseconds(Settings()) // SECOND
+        (600, 900)
+        """
+        return max(self.steps * settings.max_staleness_us, round(self.seconds * SECOND))
+
+    def __str__(self) -> str:
+        parts = [f"{self.steps} step{'s' * (self.steps > 1)}"] if self.steps else []
+        parts += [f"{self.seconds:g} s"] if self.seconds else []
+        return " and ".join(parts) or "none"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One output column: its name, unit, formula and null rule, as the reference page prints them."""
+
+    name: str
+    unit: str
+    formula: str
+    nulls: str = "never on a valid row"
+    dtype: str = "double"
+    categories: tuple[str, ...] = ()
+    """For ``dtype`` string: the texts that the kernel's codes 0, 1, ... stand for."""
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter of a feature: default, meaning and bounds. A tuple default asks for a list."""
+
+    default: Any
+    doc: str
+    unit: str = "1"
+    minimum: float | None = None
+    above: float | None = None
+    ascending: bool = False
+
+    def parse(self, value: Any, where: str) -> Any:
+        """``value`` as the default's type, or a ``FeatureError`` that names ``where``."""
+        if isinstance(self.default, tuple):
+            if not isinstance(value, list | tuple) or not value:
+                raise FeatureError(f"{value!r}", where=where, expected=f"a list like {list(self.default)}")
+            found = tuple(self._scalar(v, type(self.default[0]), where) for v in value)
+            if self.ascending and any(b <= a for a, b in zip(found, found[1:], strict=False)):
+                raise FeatureError(f"{list(found)}", where=where, expected="values that ascend")
+            return found
+        return self._scalar(value, type(self.default), where)
+
+    def _scalar(self, value: Any, kind: type, where: str) -> Any:
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        if kind is str or kind is bool:
+            fits = isinstance(value, kind)
+        elif kind is int:
+            fits = fits and value == int(value)
+        if not fits:
+            raise FeatureError(f"{value!r}", where=where, expected=f"{kind.__name__}, like {self.default!r}")
+        if self.minimum is not None and not value >= self.minimum:
+            raise FeatureError(f"{value!r}", where=where, expected=f"at least {self.minimum:g}")
+        if self.above is not None and not value > self.above:
+            raise FeatureError(f"{value!r}", where=where, expected=f"above {self.above:g}")
+        return kind(value)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A family of columns. Subclass it, declare, register; instances are frozen and hashable.
+
+    Class attributes: ``name``, ``version`` (raise it when the numbers change), ``group``, ``channel``,
+    ``inputs``, ``outputs``, ``looks_back``, ``params``, ``state`` (dtype of what the kernel carries from call to
+    call, or None), ``kernel``, ``source`` (the paper and section), ``default`` (False: only when selected).
+    Override ``columns``, ``lookback`` or ``arguments`` where they depend on parameters or settings.
+    """
+
+    name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    group: ClassVar[str] = ""
+    channel: ClassVar[str] = "orderbook"
+    inputs: ClassVar[tuple[str, ...]] = ()
+    outputs: ClassVar[tuple[Column, ...]] = ()
+    looks_back: ClassVar[Lookback] = Lookback()
+    params: ClassVar[Mapping[str, Param]] = {}
+    state: ClassVar[np.dtype | None] = None
+    kernel: ClassVar[Kernel]
+    source: ClassVar[str] = ""
+    default: ClassVar[bool] = True
+
+    settings: Settings = field(default_factory=Settings)
+    values: tuple[tuple[str, Any], ...] = ()
+    """Parameters, validated and complete, by name."""
+
+    @classmethod
+    def make(cls, settings: Settings | None = None, given: Mapping[str, Any] | None = None) -> Feature:
+        """An instance with the parameters ``given``, the defaults for the rest."""
+        given = dict(given or {})
+        for key in given:
+            if key not in cls.params:
+                raise FeatureError(
+                    f"unknown parameter {key!r}", where=f"[features.{cls.name}]", fix=near(key, cls.params or ["none"])
+                )
+        values = {
+            key: p.parse(given.get(key, p.default), f"[features.{cls.name}] {key}") for key, p in cls.params.items()
+        }
+        return cls(settings or Settings(), tuple(sorted(values.items())))
+
+    def __getitem__(self, key: str) -> Any:
+        return dict(self.values)[key]
+
+    def columns(self) -> tuple[Column, ...]:
+        """The columns in the order of the kernel's ``out`` block."""
+        return self.outputs
+
+    def lookback(self) -> Lookback:
+        """What the kernel needs of its inputs' past."""
+        return self.looks_back
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The kernel's parameters, between state and ``out``."""
+        return ()
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of ``columns()``."""
+        return tuple(c.name for c in self.columns())
+
+    @cached_property
+    def call(self) -> tuple[Any, ...]:
+        """``arguments()`` as the kernel takes them: tuples as read-only arrays."""
+        import numpy as np
+
+        def prepared(value: Any) -> Any:
+            if not isinstance(value, tuple):
+                return value
+            array = np.array(value, dtype=np.int64 if isinstance(value[0], int) else np.float64)
+            array.flags.writeable = False
+            return array
+
+        return tuple(prepared(v) for v in self.arguments())

@@ -1,0 +1,182 @@
+"""The graph: which features a selection needs, in which order, and how far back they reach together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from tickstate.features.base import SOURCES, Column, Feature, FeatureError, Lookback, Settings, near
+from tickstate.features.registry import BUILT_IN, Registry, default_registry
+
+KEYS_GROUP = "keys"
+"""Features that every partition of the channel has, whatever is selected."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """How much of a column's past some feature reads: rows, and microseconds."""
+
+    steps: int = 0
+    microseconds: int = 0
+
+    def union(self, other: Tail) -> Tail:
+        return Tail(max(self.steps, other.steps), max(self.microseconds, other.microseconds))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Features in the order they are computed, and the columns that are written."""
+
+    channel: str
+    settings: Settings
+    features: tuple[Feature, ...]
+    selected: frozenset[str]
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The written columns, in registry order."""
+        return tuple(c for f in self.features for c in f.columns() if c.name in self.selected)
+
+    @cached_property
+    def producers(self) -> dict[str, Feature]:
+        """The feature behind each computed column."""
+        return {name: f for f in self.features for name in f.names}
+
+    @cached_property
+    def tails(self) -> dict[str, Tail]:
+        """What must be kept of each column between two chunks, by column."""
+        found: dict[str, Tail] = {}
+        for feature in self.features:
+            tail = own_tail(feature)
+            if feature.state is None and tail != Tail():
+                for name in feature.inputs:
+                    found[name] = found.get(name, Tail()).union(tail)
+        if found:
+            longest = Tail()
+            for tail in found.values():
+                longest = longest.union(tail)
+            found["capture_ts"] = longest
+        return found
+
+    @cached_property
+    def remembering(self) -> frozenset[str]:
+        """Names of the features that must run over rows that are not written: they, or what reads them, look back."""
+        needed: set[str] = set()
+        wanted: set[str] = set(self.tails)
+        for feature in reversed(self.features):
+            if feature.state is not None or wanted.intersection(feature.names):
+                needed.add(feature.name)
+                wanted.update(feature.inputs)
+        return frozenset(needed)
+
+    def lookback(self, feature: Feature) -> int:
+        """Microseconds before a row that its value depends on: the feature's own and the most any input adds.
+
+        ``ofi_sum`` with windows up to 900 s on ``ofi``, one step of at most 300 s: 1200 s.
+        """
+        upstream = [self.lookback(self.producers[n]) for n in feature.inputs if n in self.producers]
+        return feature.lookback().microseconds(self.settings) + max(upstream, default=0)
+
+    @cached_property
+    def total_lookback(self) -> int:
+        """Microseconds of bronze before a partition that its rows depend on."""
+        return max((self.lookback(f) for f in self.features), default=0)
+
+    def definition(self) -> dict[str, dict[str, Any]]:
+        """What identifies the numbers: version and parameters of every feature computed."""
+        return {f.name: {"version": f.version, "params": dict(f.values)} for f in self.features}
+
+
+def own_tail(feature: Feature) -> Tail:
+    """The past that a feature's kernel is given of its inputs."""
+    lookback: Lookback = feature.lookback()
+    return Tail(lookback.steps, round(lookback.seconds * 1_000_000))
+
+
+def build_graph(
+    channel: str,
+    select: Iterable[str] | None = None,
+    *,
+    keep: Iterable[str] = (),
+    settings: Settings | None = None,
+    params: Mapping[str, Mapping[str, Any]] | None = None,
+    registry: Registry | None = None,
+) -> Graph:
+    """The graph of a selection: names of features, groups or columns; None selects what is on by default.
+
+    ``keep`` are columns that are written beside the selection (those an existing partition holds).
+    Raises ``FeatureError`` for an unknown name, an unknown input or a cycle.
+    """
+    registry = registry or default_registry()
+    settings = settings or Settings()
+    entries = registry.of_channel(channel)
+    params = params or {}
+    instances = {name: e.feature.make(settings, params.get(name)) for name, e in entries.items()}
+    producers = {column: f for f in instances.values() for column in f.names}
+    selected = {c for f in instances.values() if f.group == KEYS_GROUP for c in f.names}
+    if select is None:
+        built_in = [f for name, f in instances.items() if entries[name].package == BUILT_IN and f.default]
+        selected.update(c for f in built_in for c in f.names)
+    else:
+        for name in select:
+            selected |= _resolve(name, instances, producers)
+    for column in keep:
+        if column not in producers:
+            raise FeatureError(
+                f"column {column!r} of an existing partition has no feature any more",
+                fix="install the package that made it, give its parameters as before, or write to a new place",
+            )
+        selected.add(column)
+    order: dict[str, Feature] = {}
+    for column in producers:
+        if column in selected:
+            _visit(producers[column], producers, order, ())
+    rank = {name: i for i, name in enumerate(instances)}
+    return Graph(channel, settings, _stable_order(order, producers, rank), frozenset(selected))
+
+
+def _resolve(name: str, instances: Mapping[str, Feature], producers: Mapping[str, Feature]) -> set[str]:
+    """The columns that a name selects."""
+    found = {c for f in instances.values() if name in (f.name, f.group) for c in f.names}
+    if name in producers:
+        found.add(name)
+    if not found:
+        known = {*instances, *producers, *(f.group for f in instances.values())}
+        raise FeatureError(f"unknown feature {name!r}", fix=near(name, known))
+    return found
+
+
+def _visit(
+    feature: Feature, producers: Mapping[str, Feature], done: dict[str, Feature], path: tuple[str, ...]
+) -> None:
+    """Depth first: inputs before what reads them."""
+    if feature.name in done:
+        return
+    if feature.name in path:
+        cycle = " -> ".join((*path[path.index(feature.name) :], feature.name))
+        raise FeatureError(f"features read each other in a circle: {cycle}", fix="break one of these inputs")
+    for name in feature.inputs:
+        if name in producers:
+            _visit(producers[name], producers, done, (*path, feature.name))
+        elif name not in SOURCES[feature.channel]:
+            known = {*producers, *SOURCES[feature.channel]}
+            raise FeatureError(f"unknown input {name!r}", where=f"feature {feature.name!r}", fix=near(name, known))
+    done[feature.name] = feature
+
+
+def _stable_order(
+    needed: Mapping[str, Feature], producers: Mapping[str, Feature], rank: Mapping[str, int]
+) -> tuple[Feature, ...]:
+    """Registry order where dependencies allow it, so that the schema does not depend on the selection's order."""
+    waiting = sorted(needed.values(), key=lambda f: rank[f.name])
+    placed: dict[str, Feature] = {}
+    while waiting:
+        for feature in waiting:
+            before = {producers[n].name for n in feature.inputs if n in producers}
+            if before <= placed.keys():
+                placed[feature.name] = feature
+                waiting.remove(feature)
+                break
+    return tuple(placed.values())

@@ -1,0 +1,123 @@
+"""The registry: which features there are, checked when they come in.
+
+An instance, so that tests and notebooks can have their own; ``default_registry()`` holds the built-ins
+and what other packages offer under the entry-point group ``tickstate.features``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from tickstate.features.base import DTYPES, SOURCES, Column, Feature, FeatureError, Param, Settings, near
+
+GROUP = "tickstate.features"
+BUILT_IN = "tickstate"
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_COLUMN = re.compile(r"[a-z][A-Za-z0-9_]*")
+RESERVED = (
+    "exchange", "symbol", "year", "month", "day", "hour",
+    "capture_ts", "timestamp", "nonce", "row_id", "book_flag", "latency_ms",
+)  # fmt: skip
+"""Columns that every partition has and no feature may make."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered feature class and the package it came from."""
+
+    feature: type[Feature]
+    package: str
+
+
+class Registry:
+    """Features by channel and name."""
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[str, str], Entry] = {}
+
+    def register(self, feature: type[Feature], package: str = BUILT_IN) -> type[Feature]:
+        """Add a feature class, or raise a ``FeatureError`` that names package, plugin and the rule it breaks."""
+        where = f"plugin {getattr(feature, 'name', feature)!r} of package {package!r}"
+        self._check_declarations(feature, where)
+        instance = feature.make(Settings())
+        for column in instance.columns():
+            self._check_column(column, feature, where)
+        self._entries[feature.channel, feature.name] = Entry(feature, package)
+        return feature
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def of_channel(self, channel: str) -> dict[str, Entry]:
+        """Entries of a channel by name, in the order of registration."""
+        return {name: e for (c, name), e in self._entries.items() if c == channel}
+
+    def find(self, name: str) -> list[Entry]:
+        """Features called ``name``, in a group called so, or with a column called so; raises if there is none."""
+        found = [e for e in self if name in (e.feature.name, e.feature.group)]
+        found = found or [e for e in self if name in e.feature.make().names]
+        if not found:
+            raise FeatureError(f"unknown feature {name!r}", fix=near(name, self.names()))
+        return found
+
+    def names(self, channels: Iterable[str] | None = None) -> set[str]:
+        """Everything that selects: names of features, groups and columns."""
+        chosen = [e for e in self if channels is None or e.feature.channel in channels]
+        found = {e.feature.name for e in chosen} | {e.feature.group for e in chosen}
+        return found.union(*(e.feature.make().names for e in chosen)) if chosen else found
+
+    def _check_declarations(self, feature: type[Feature], where: str) -> None:
+        if not (inspect.isclass(feature) and issubclass(feature, Feature)):
+            raise FeatureError(f"{feature!r}", where=where, expected="a subclass of tickstate.Feature")
+        if not _NAME.fullmatch(feature.name):
+            raise FeatureError(f"name {feature.name!r}", where=where, expected="lower-case letters, digits and _")
+        if feature.channel not in SOURCES:
+            raise FeatureError(f"channel {feature.channel!r}", where=where, fix=near(feature.channel, SOURCES))
+        taken = self._entries.get((feature.channel, feature.name))
+        if taken is not None:
+            raise FeatureError(f"name {feature.name!r} is taken by package {taken.package!r}", where=where)
+        if not feature.group or not feature.inputs or not hasattr(feature, "kernel"):
+            raise FeatureError("a declaration is missing", where=where, expected="group, inputs and kernel")
+        if feature.version < 1:
+            raise FeatureError(f"version {feature.version}", where=where, expected="an integer from 1 on")
+        for key, param in feature.params.items():
+            if not isinstance(param, Param) or not param.doc:
+                raise FeatureError(f"parameter {key!r}", where=where, expected="a Param with a doc")
+
+    def _check_column(self, column: Column, feature: type[Feature], where: str) -> None:
+        if not _COLUMN.fullmatch(column.name):
+            raise FeatureError(f"column {column.name!r}", where=where, expected="letters, digits and _")
+        if not column.unit or not column.formula:
+            raise FeatureError(f"column {column.name!r} lacks unit or formula", where=where)
+        if column.dtype not in DTYPES or (column.dtype == "string") != bool(column.categories):
+            raise FeatureError(f"column {column.name!r}: dtype {column.dtype!r}", where=where, expected=str(DTYPES))
+        if column.name in RESERVED or column.name in SOURCES[feature.channel]:
+            raise FeatureError(f"column {column.name!r} is reserved", where=where, fix="choose another name")
+        for other in self.of_channel(feature.channel).values():
+            if column.name in other.feature.make().names:
+                raise FeatureError(
+                    f"column {column.name!r} is already made by {other.feature.name!r} of package {other.package!r}",
+                    where=where, fix="choose another name",
+                )  # fmt: skip
+
+
+@cache
+def default_registry() -> Registry:
+    """The built-in features, then those of installed packages."""
+    from importlib.metadata import entry_points
+
+    from tickstate.features import flow, structure
+
+    registry = Registry()
+    for feature in (*structure.FEATURES, *flow.FEATURES):
+        registry.register(feature)
+    for point in sorted(entry_points(group=GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name)):
+        loaded = point.load()
+        package = point.dist.name if point.dist else point.value
+        for feature in loaded if isinstance(loaded, list | tuple) else (loaded,):
+            registry.register(feature, package)
+    return registry

@@ -1,0 +1,62 @@
+"""From the engine's columns to the Arrow table of a partition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+
+from tickstate.features.base import Column
+from tickstate.features.engine import Values
+from tickstate.features.graph import Graph
+
+TIME = pa.timestamp("us", tz="UTC")
+TYPES = {
+    "double": pa.float64(), "int64": pa.int64(), "int8": pa.int8(), "bool": pa.bool_(), "string": pa.string(),
+}  # fmt: skip
+PASSED = {"orderbook": {"capture_ts": TIME, "timestamp": pa.int64(), "nonce": pa.int64()}}
+"""Bronze columns that silver repeats, by channel."""
+PARTITION = {
+    "exchange": pa.string(), "symbol": pa.string(),
+    "year": pa.int32(), "month": pa.int32(), "day": pa.int32(), "hour": pa.int32(),
+}  # fmt: skip
+KEYS = {"orderbook": {"row_id": pa.int64(), "book_flag": pa.string(), "latency_ms": pa.float64()}}
+"""Columns that every row has, flagged or not, by channel."""
+
+
+def output_schema(graph: Graph) -> pa.Schema:
+    """The schema of a partition: passed through, partition columns, keys, then the selected columns."""
+    fixed = {**PASSED[graph.channel], **PARTITION, **KEYS[graph.channel]}
+    return pa.schema([*fixed.items(), *((c.name, TYPES[c.dtype]) for c in graph.columns)])
+
+
+def to_table(
+    graph: Graph,
+    passed: Mapping[str, pa.Array],
+    partition: Mapping[str, str | int],
+    keys: Mapping[str, pa.Array],
+    values: Mapping[str, Values],
+) -> pa.Table:
+    """One chunk of a partition. ``passed`` and ``keys`` give n values a column, ``partition`` one constant each."""
+    n = len(keys["row_id"])
+    arrays = [passed[name] for name in PASSED[graph.channel]]
+    arrays += [pa.repeat(pa.scalar(partition[name], kind), n) for name, kind in PARTITION.items()]
+    arrays += [keys[name] for name in KEYS[graph.channel]]
+    arrays += [to_arrow(column, values[column.name]) for column in graph.columns]
+    return pa.Table.from_arrays(arrays, schema=output_schema(graph))
+
+
+def to_arrow(column: Column, values: Values) -> pa.Array:
+    """A finished column in its declared type; doubles share the engine's memory."""
+    n = values.data.shape[0]
+    validity = pa.py_buffer(values.validity) if values.nulls else None
+    if column.dtype == "double":
+        return pa.Array.from_buffers(pa.float64(), n, [validity, pa.py_buffer(values.data)], values.nulls)
+    missing = np.isnan(values.data)
+    whole = np.where(missing, 0.0, values.data)
+    if column.dtype == "string":
+        codes = pa.array(whole.astype(np.int32), mask=missing)
+        return pa.DictionaryArray.from_arrays(codes, pa.array(column.categories)).cast(pa.string())
+    kind = {"int64": np.int64, "int8": np.int8, "bool": np.bool_}[column.dtype]
+    return pa.array(whole.astype(kind), mask=missing)

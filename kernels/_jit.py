@@ -1,0 +1,206 @@
+"""The jit policy: the one place that names numba.
+
+A kernel is a module-level function whose arguments are annotated with the types below. It is
+compiled for exactly that one signature, at its first call and not at import, and is cached in a
+folder keyed by the hash of every kernel source beside it, because numba's own cache does not see
+an edit in a callee of another file.
+
+Policy: ``nogil``, ``error_model="numpy"``, never ``fastmath``, never ``parallel``. Reordered or
+fused sums would change bits with the CPU's vector width, and bits are the promise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Arg:
+    """The type of one kernel argument; ``ndim`` 0 is a scalar, inputs are read-only."""
+
+    dtype: Any
+    ndim: int = 1
+    writable: bool = False
+
+
+Int, Float = Arg("i8", 0), Arg("f8", 0)
+Ints, Floats, Bytes = Arg("i8"), Arg("f8"), Arg("u1")
+Offsets = Arg("i4")
+Levels = Arg("f8", 2)  # [row, level]
+OutInts, OutFloats, OutBytes = Arg("i8", 1, True), Arg("f8", 1, True), Arg("u1", 1, True)
+OutMasks = Arg("u1", 2, True)
+OutLevels = Block = Arg("f8", 2, True)  # Block: [column, row]
+
+
+def State(dtype: np.dtype) -> Arg:
+    """A structured array of shape (1,): the scalars a kernel carries from one call to the next."""
+    return Arg(dtype, 1, True)
+
+
+class Kernel:
+    """A function that compiles itself at its first call. Callable, and usable inside kernels."""
+
+    def __init__(self, function: Callable[..., Any], typed: bool) -> None:
+        self.function, self.typed = function, typed
+        self.__name__, self.__doc__ = function.__name__, function.__doc__
+        self.__module__, self.__wrapped__ = function.__module__, function
+        self._dispatcher: Any = None
+
+    @property
+    def dispatcher(self) -> Any:
+        """The numba dispatcher, compiled or loaded from the cache when first asked for."""
+        if self._dispatcher is None:
+            self._dispatcher = self._compile()
+        return self._dispatcher
+
+    @property
+    def _numba_type_(self) -> Any:
+        """What numba asks a global of a jitted function for: lets kernels call helpers."""
+        return self.dispatcher._numba_type_
+
+    def __call__(self, *args: Any) -> Any:
+        if interpreted():
+            with np.errstate(all="ignore"):  # IEEE results, as compiled with error_model="numpy"
+                return self.function(*args)
+        return self.dispatcher(*args)
+
+    def is_ready(self) -> bool:
+        """Whether calling it now compiles nothing: compiled in this process, or cached on disk."""
+        if self._dispatcher is not None or interpreted():
+            return True
+        folder = cache_folder(_package_of(self.function))
+        name = f"{Path(_source(self.function)).stem}.{self.function.__qualname__}-*.nbi"
+        return folder is not None and any(folder.glob(f"**/{name}"))
+
+    def _compile(self) -> Any:
+        import numba
+
+        folder = cache_folder(_package_of(self.function))
+        options = {"nogil": True, "error_model": "numpy", "cache": folder is not None}
+        with _numba_cache_in(folder):
+            if not self.typed:
+                return numba.njit(**options)(self.function)
+            return numba.njit(self._signature(), **options)(self.function)
+
+    def _signature(self) -> Any:
+        import numba
+
+        notes = inspect.get_annotations(self.function, eval_str=True)
+        return numba.void(*(_numba_type(a) for name, a in notes.items() if name != "return"))
+
+    @property
+    def signatures(self) -> int:
+        """How many signatures have been compiled so far; more than one is a leak of compile time."""
+        return 0 if self._dispatcher is None else len(self._dispatcher.signatures)
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """Declare a kernel: every argument annotated, columns first, ``out`` last, nothing returned.
+
+    >>> @kernel
+    ... def double(x: Floats, out: OutFloats) -> None:
+    ...     for i in range(x.shape[0]):
+    ...         out[i] = 2.0 * x[i]
+    >>> out = np.empty(2)
+    >>> double(np.array([1.0, 2.5]), out)
+    >>> out.tolist()
+    [2.0, 5.0]
+    """
+    names = function.__code__.co_varnames[: function.__code__.co_argcount]
+    notes = inspect.get_annotations(function, eval_str=True)
+    wrong = [n for n in names if not isinstance(notes.get(n), Arg)]
+    if wrong:
+        raise TypeError(
+            f"kernel {function.__module__}.{function.__qualname__}: argument {wrong[0]!r} has no type; "
+            "annotate it with one of tickstate.kernels._jit (Ints, Floats, Levels, Int, Float, Block, ...)"
+        )
+    return _declare(Kernel(function, typed=True))
+
+
+def helper(function: Callable[..., Any]) -> Kernel:
+    """Declare a scalar function that kernels call; it takes the types of its caller."""
+    return _declare(Kernel(function, typed=False))
+
+
+ALL: dict[str, Kernel] = {}
+"""Every kernel and helper declared in this process, by module and name."""
+
+
+def prepare(kernels: Iterable[Kernel], announce: Callable[[int], None] | None = None) -> None:
+    """Compile or load what is given; ``announce(n)`` is told first when ``n`` of them must compile."""
+    kernels = list(kernels)
+    missing = sum(not k.is_ready() for k in kernels)
+    if missing and announce is not None:
+        announce(missing)
+    if not interpreted():
+        for k in kernels:
+            k.dispatcher  # noqa: B018 - the property compiles
+
+
+def interpreted() -> bool:
+    """Whether NUMBA_DISABLE_JIT asks for plain Python: for coverage and for debuggers."""
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
+@cache
+def cache_folder(package: Path) -> Path | None:
+    """Where compiled kernels of a package are kept; None (compile anew) where nothing is writable."""
+    import numba
+    from platformdirs import user_cache_path
+
+    digest = hashlib.blake2b(digest_size=8)
+    for root in dict.fromkeys((Path(__file__).parent, package)):
+        for path in sorted(root.rglob("*.py")):
+            digest.update(path.read_bytes())
+    base = os.environ.get("TICKSTATE_CACHE_DIR")
+    root = Path(base) if base else user_cache_path("tickstate")
+    folder = root / f"kernels-numba{numba.__version__}-{digest.hexdigest()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
+@contextmanager
+def _numba_cache_in(folder: Path | None) -> Iterator[None]:
+    import numba
+
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(folder or "")
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def _numba_type(arg: Arg) -> Any:
+    import numba
+
+    base = numba.from_dtype(np.dtype(arg.dtype))
+    if arg.ndim == 0:
+        return base
+    return numba.types.Array(base, arg.ndim, "C", readonly=not arg.writable)
+
+
+def _source(function: Callable[..., Any]) -> str:
+    return function.__code__.co_filename
+
+
+def _package_of(function: Callable[..., Any]) -> Path:
+    return Path(_source(function)).parent
+
+
+def _declare(new: Kernel) -> Kernel:
+    ALL[f"{new.function.__module__}.{new.function.__qualname__}"] = new
+    return new

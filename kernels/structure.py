@@ -1,0 +1,278 @@
+"""Kernels of FEATURES.md section 3.2: functions of one snapshot alone.
+
+Arrays: ``bid_price``, ``bid_size``, ``ask_price``, ``ask_size`` (n, l), best level first, NaN where absent;
+``bid_levels``, ``ask_levels`` (n), the numbers of levels present, at most l. Every row is a valid snapshot.
+"""
+
+import math
+
+import numpy as np
+
+from tickstate.kernels._jit import Block, Float, Floats, Int, Ints, Levels, helper, kernel
+
+
+@helper
+def ratio(x, y):
+    """x / y, or NaN where y is 0."""
+    return x / y if y != 0.0 else math.nan
+
+
+@helper
+def sum_levels(values, row, count):
+    """The sum of the first ``count`` values of a row, best level first."""
+    total = 0.0
+    for j in range(count):
+        total += values[row, j]
+    return total
+
+
+@helper
+def distance_bps(price, mid):
+    """d(p) of FEATURES.md section 1, "Literal arithmetic": the bps distance of a price from the mid."""
+    return (1e4 * abs(price - mid)) / mid
+
+
+@kernel
+def top_of_book(
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels, start: Int, out: Block
+) -> None:
+    """mid, spread, spread / mid, size-weighted mid, its distance from the mid. k = 5."""
+    for i in range(start, bid_price.shape[0]):
+        b, a, q, r = bid_price[i, 0], ask_price[i, 0], bid_size[i, 0], ask_size[i, 0]
+        mid = (b + a) / 2.0
+        weighted = (q * a + r * b) / (q + r)
+        o = i - start
+        out[0, o] = mid
+        out[1, o] = a - b
+        out[2, o] = (a - b) / mid
+        out[3, o] = weighted
+        out[4, o] = weighted - mid
+
+
+@kernel
+def depth_imbalance(
+    bid_size: Levels, ask_size: Levels, bid_levels: Ints, ask_levels: Ints, start: Int, counts: Ints, out: Block
+) -> None:
+    """(B - A) / (B + A) over the first ``counts[j]`` levels a side (rows 0 .. c of out), then B, A and the
+    imbalance over all present levels. Lots, lots, 1. k = c + 3."""
+    c = counts.shape[0]
+    for i in range(start, bid_size.shape[0]):
+        o = i - start
+        for j in range(c):
+            bid = sum_levels(bid_size, i, min(counts[j], bid_levels[i]))
+            ask = sum_levels(ask_size, i, min(counts[j], ask_levels[i]))
+            out[j, o] = (bid - ask) / (bid + ask)
+        bid = sum_levels(bid_size, i, bid_levels[i])
+        ask = sum_levels(ask_size, i, ask_levels[i])
+        out[c, o] = bid
+        out[c + 1, o] = ask
+        out[c + 2, o] = (bid - ask) / (bid + ask)
+
+
+@helper
+def sum_bands(price, size, row, count, mid, edges, out):
+    """Fill out[j] with the size of one side in band j, NaN where the side does not reach into it.
+
+    Returns d of the deepest level. d never falls from level to level, so that one pass over the levels
+    does what comparing every level with every band would.
+    """
+    reach = distance_bps(price[row, count - 1], mid)
+    j = 0
+    for band in range(edges.shape[0] - 1):
+        if reach <= edges[band]:
+            out[band] = math.nan
+            continue
+        total = 0.0
+        while j < count and distance_bps(price[row, j], mid) <= edges[band + 1]:
+            total += size[row, j]
+            j += 1
+        out[band] = total
+    return reach
+
+
+@helper
+def sum_within(price, size, row, count, mid, limit):
+    """The size of one side with d <= limit bps."""
+    total = 0.0
+    for j in range(count):
+        if distance_bps(price[row, j], mid) > limit:
+            break
+        total += size[row, j]
+    return total
+
+
+@kernel
+def depth_bands(
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
+    bid_levels: Ints, ask_levels: Ints, start: Int, edges: Floats, out: Block,
+) -> None:  # fmt: skip
+    """Reach of both sides (bps), depth within 5 bps (lots), then bid size, ask size and imbalance of every band
+    (edges[j], edges[j + 1]], d = 0 in the first. k = 3 + 3 (e - 1). A band that a side does not reach is NaN.
+    """
+    bands = edges.shape[0] - 1
+    bid, ask = np.empty(bands), np.empty(bands)
+    for i in range(start, bid_price.shape[0]):
+        o = i - start
+        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
+        out[0, o] = sum_bands(bid_price, bid_size, i, bid_levels[i], mid, edges, bid)
+        out[1, o] = sum_bands(ask_price, ask_size, i, ask_levels[i], mid, edges, ask)
+        out[2, o] = sum_within(bid_price, bid_size, i, bid_levels[i], mid, 5.0) + sum_within(
+            ask_price, ask_size, i, ask_levels[i], mid, 5.0
+        )
+        for j in range(bands):
+            out[3 + 3 * j, o] = bid[j]
+            out[4 + 3 * j, o] = ask[j]
+            out[5 + 3 * j, o] = ratio(bid[j] - ask[j], bid[j] + ask[j])
+
+
+@helper
+def vwap_levels(price, size, row, count):
+    """sum(price * size) / sum(size) over the first ``count`` levels."""
+    value, total = 0.0, 0.0
+    for j in range(count):
+        value += price[row, j] * size[row, j]
+        total += size[row, j]
+    return value / total
+
+
+@kernel
+def book_vwap(
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
+    bid_levels: Ints, ask_levels: Ints, start: Int, out: Block,
+) -> None:  # fmt: skip
+    """Size-weighted price of the first 5 levels a side, and their difference. Quote. k = 3."""
+    for i in range(start, bid_price.shape[0]):
+        bid = vwap_levels(bid_price, bid_size, i, min(bid_levels[i], 5))
+        ask = vwap_levels(ask_price, ask_size, i, min(ask_levels[i], 5))
+        o = i - start
+        out[0, o] = bid
+        out[1, o] = ask
+        out[2, o] = ask - bid
+
+
+@helper
+def decayed_depth(price, size, row, count, mid, decay_bps):
+    """sum of size * exp(-d / decay_bps)."""
+    total = 0.0
+    for j in range(count):
+        total += size[row, j] * math.exp(-distance_bps(price[row, j], mid) / decay_bps)
+    return total
+
+
+@kernel
+def smart_depth(
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
+    bid_levels: Ints, ask_levels: Ints, start: Int, decay_bps: Float, out: Block,
+) -> None:  # fmt: skip
+    """Depth discounted by distance from the mid, both sides (lots), and their imbalance. k = 3."""
+    for i in range(start, bid_price.shape[0]):
+        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
+        bid = decayed_depth(bid_price, bid_size, i, bid_levels[i], mid, decay_bps)
+        ask = decayed_depth(ask_price, ask_size, i, ask_levels[i], mid, decay_bps)
+        o = i - start
+        out[0, o] = bid
+        out[1, o] = ask
+        out[2, o] = ratio(bid - ask, bid + ask)
+
+
+@helper
+def simple_slope(price, size, row, count):
+    """abs(price_0 - price_4) / (size of the first 5 levels), NaN with fewer than 5."""
+    if count < 5:
+        return math.nan
+    return abs(price[row, 0] - price[row, 4]) / sum_levels(size, row, 5)
+
+
+@helper
+def regression_slope(price, size, row, count, mid):
+    """Least-squares slope of cumulative size on d, in lots a bps; NaN with fewer than 3 levels.
+
+    Two passes about the means: the one-pass form sum(xy) - n mean(x) mean(y) cancels on tight books.
+    """
+    if count < 3:
+        return math.nan
+    mean_x, mean_y, depth = 0.0, 0.0, 0.0
+    for j in range(count):
+        depth += size[row, j]
+        mean_x += distance_bps(price[row, j], mid)
+        mean_y += depth
+    mean_x /= count
+    mean_y /= count
+    sxx, sxy, depth = 0.0, 0.0, 0.0
+    for j in range(count):
+        depth += size[row, j]
+        dx = distance_bps(price[row, j], mid) - mean_x
+        sxx += dx * dx
+        sxy += dx * (depth - mean_y)
+    return ratio(sxy, sxx)
+
+
+@kernel
+def book_slope(
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
+    bid_levels: Ints, ask_levels: Ints, start: Int, out: Block,
+) -> None:  # fmt: skip
+    """Simple slopes of bid and ask (quote/lot), then regression slopes of bid and ask (lots/bps). k = 4."""
+    for i in range(start, bid_price.shape[0]):
+        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
+        o = i - start
+        out[0, o] = simple_slope(bid_price, bid_size, i, bid_levels[i])
+        out[1, o] = simple_slope(ask_price, ask_size, i, ask_levels[i])
+        out[2, o] = regression_slope(bid_price, bid_size, i, bid_levels[i], mid)
+        out[3, o] = regression_slope(ask_price, ask_size, i, ask_levels[i], mid)
+
+
+@kernel
+def center_of_gravity(
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
+    bid_levels: Ints, ask_levels: Ints, start: Int, out: Block,
+) -> None:  # fmt: skip
+    """sum(price * size) / sum(size) of both sides (quote), and its distance from the mid (bps). k = 2.
+
+    The sum is taken of distances from the mid, which is the same number with less rounding.
+    """
+    for i in range(start, bid_price.shape[0]):
+        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
+        value, total = 0.0, 0.0
+        for j in range(bid_levels[i]):
+            value += (bid_price[i, j] - mid) * bid_size[i, j]
+            total += bid_size[i, j]
+        for j in range(ask_levels[i]):
+            value += (ask_price[i, j] - mid) * ask_size[i, j]
+            total += ask_size[i, j]
+        out[0, i - start] = mid + value / total
+        out[1, i - start] = 1e4 * (value / total) / mid
+
+
+@helper
+def concentration(size, row, count):
+    """sum of (size / total)^2: Herfindahl, 1 where one level holds everything."""
+    total = sum_levels(size, row, count)
+    value = 0.0
+    for j in range(count):
+        share = size[row, j] / total
+        value += share * share
+    return value
+
+
+@kernel
+def book_shape(
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
+    bid_levels: Ints, ask_levels: Ints, start: Int, out: Block,
+) -> None:  # fmt: skip
+    """size_4 / size_0 of bid and ask and their mean (NaN with fewer than 5 levels), concentration of bid and
+    ask, spread / (first 3, 6 sizes of both sides) in quote/lot. k = 7."""
+    for i in range(start, bid_price.shape[0]):
+        o = i - start
+        bid = bid_size[i, 4] / bid_size[i, 0] if bid_levels[i] >= 5 else math.nan
+        ask = ask_size[i, 4] / ask_size[i, 0] if ask_levels[i] >= 5 else math.nan
+        out[0, o] = bid
+        out[1, o] = ask
+        out[2, o] = (bid + ask) / 2.0
+        out[3, o] = concentration(bid_size, i, bid_levels[i])
+        out[4, o] = concentration(ask_size, i, ask_levels[i])
+        spread = ask_price[i, 0] - bid_price[i, 0]
+        for j in range(2):
+            c = 3 + 3 * j
+            depth = sum_levels(bid_size, i, min(c, bid_levels[i])) + sum_levels(ask_size, i, min(c, ask_levels[i]))
+            out[5 + j, o] = spread / depth

@@ -1,0 +1,80 @@
+"""From an ordered chunk of bronze order books to what the engine takes: flags, and dense levels of valid rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tickstate.kernels import book
+from tickstate.lake.arrow import int64_values, one_chunk, plain
+
+LEAD = 1
+"""Rows of room before the level arrays, so that a step to the previous snapshot costs no copy."""
+
+
+@dataclass(frozen=True)
+class BookRows:
+    """One chunk, ready for the engine (``flag``, ``arrays``, ``lead``), with the Arrow table it came from."""
+
+    table: pa.Table
+    flag: np.ndarray
+    arrays: Mapping[str, np.ndarray]
+    lead: int = LEAD
+
+    @property
+    def valid(self) -> int:
+        return self.arrays["capture_ts"].shape[0]
+
+
+def book_rows(table: pa.Table, depth: int) -> BookRows:
+    """Dense level arrays of a chunk, in one pass over its lists."""
+    n = table.num_rows
+    side = {name: _Side(table.column(name), sign, depth) for name, sign in (("bids", 1.0), ("asks", -1.0))}
+    bids, asks = side["bids"], side["asks"]
+    flag = np.empty(n, np.uint8)
+    book.flag_snapshots(bids.levels, asks.levels, bids.faults, asks.faults, bids.price, asks.price, LEAD, flag)
+    arrays = {
+        "capture_ts": int64_values(table, "capture_ts"),
+        "bid_price": bids.price, "bid_size": bids.size, "ask_price": asks.price, "ask_size": asks.size,
+        "bid_levels": np.minimum(bids.levels, depth), "ask_levels": np.minimum(asks.levels, depth),
+    }  # fmt: skip
+    if flag.any():
+        valid = np.flatnonzero(flag == 0)
+        behind = np.concatenate((np.arange(LEAD), valid + LEAD))
+        arrays = {k: v[behind] if v.ndim == 2 else v[valid] for k, v in arrays.items()}
+    return BookRows(table, flag, arrays)
+
+
+class _Side:
+    """One side of a chunk as dense arrays."""
+
+    def __init__(self, column: pa.ChunkedArray, sign: float, depth: int) -> None:
+        array = one_chunk(column)
+        n = len(array)
+        values = array.values
+        offsets = np.asarray(array.offsets)
+        if array.null_count:
+            values, offsets = _without_null_lists(array)
+        price, size = (plain(_child(values, name)) for name in ("price", "size"))
+        self.price, self.size = np.empty((LEAD + n, depth)), np.empty((LEAD + n, depth))
+        self.levels, self.faults = np.empty(n, np.int64), np.empty(n, np.uint8)
+        book.fill_side(
+            offsets.astype(np.int32, copy=False), price, size, sign, LEAD,
+            self.levels, self.faults, self.price, self.size,
+        )  # fmt: skip
+
+
+def _without_null_lists(array: pa.ListArray) -> tuple[pa.Array, np.ndarray]:
+    """Values and offsets of a list array in which null lists are empty ones."""
+    filled = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+    return array.flatten(), np.concatenate(([0], np.cumsum(filled)))
+
+
+def _child(values: pa.StructArray, name: str) -> pa.Array:
+    """A field of the level structs, NaN where the level or the field is null."""
+    field = pc.struct_field(values, name) if values.null_count else values.field(name)
+    return pc.fill_null(field, float("nan")) if field.null_count else field

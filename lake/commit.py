@@ -1,0 +1,135 @@
+"""Commit records: what a partition was made from. The plan compares them with bronze, as ``make`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import xxhash
+
+from tickstate.lake.errors import BadFile
+from tickstate.lake.files import write_bytes
+from tickstate.lake.listing import Segment
+from tickstate.lake.names import Lane, hour_folder
+
+FORMAT = 1
+"""Of records and of everything that decides row contents beside features (order, flags, keys). Raised when they change."""
+
+
+class Quarantined(msgspec.Struct, frozen=True, order=True):
+    """A bronze file that was left out, why, and the hash of its bytes as they were."""
+
+    path: str
+    reason: str
+    detail: str
+    fingerprint: str = ""
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """One partition's record. Nothing in it varies between two runs that did the same."""
+
+    format: int = FORMAT
+    channel: str
+    exchange: str
+    symbol: str
+    hour: str
+    cutoff: str | None = None
+    """None: the hour was complete."""
+    inputs: dict[str, dict[str, str]]
+    """Digest of each lane-hour read, by channel and hour; lookback hours included, hours without bronze left out."""
+    settings: dict[str, Any]
+    features: dict[str, dict[str, Any]]
+    """Version and parameters of every feature computed."""
+    columns: list[str]
+    """Feature columns written."""
+    counters: dict[str, int]
+    content: str
+    """Content hash of the rows."""
+    size: int
+    """Bytes of the output file."""
+    quarantined: list[Quarantined] = []
+
+
+def commit_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
+    """Where the record of a partition lies: beside the channels, out of the way of readers."""
+    return root / "_commits" / channel / lane.folder / f"{hour_folder(hour)}.json"
+
+
+def read_commit(path: Path) -> Commit | None:
+    """The record, or None where there is none that this version understands."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Commit)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def write_commit(path: Path, commit: Commit) -> None:
+    """Replace the record; call it after the data it speaks of is in place."""
+    data = msgspec.json.format(msgspec.json.encode(commit, order="deterministic"), indent=1)
+    write_bytes(path, data, "commit")
+
+
+def quarantine_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
+    """Where the list of a lane-hour's quarantined files lies."""
+    return root / "_quarantine" / channel / lane.folder / f"{hour_folder(hour)}.json"
+
+
+def write_quarantine(path: Path, found: Iterable[Quarantined]) -> None:
+    """Replace a quarantine list, or remove it where nothing is quarantined (any more)."""
+    found = sorted(found)
+    if not found:
+        path.unlink(missing_ok=True)
+        return
+    data = msgspec.json.format(msgspec.json.encode(found), indent=1)
+    if not path.exists() or path.read_bytes() != data:
+        write_bytes(path, data, "quarantine")
+
+
+def quarantined(bad: BadFile, root: Path) -> Quarantined:
+    """The record of a bad file of bronze ``root``."""
+    return Quarantined(bad.relative, bad.reason, bad.detail, fingerprint(root / bad.relative))
+
+
+def fingerprint(path: Path) -> str:
+    """Hash of a file's bytes, empty where it is gone: tells whether a quarantined file has been mended."""
+    try:
+        with open(path, "rb") as file:
+            found = xxhash.xxh3_128()
+            while block := file.read(1 << 20):
+                found.update(block)
+            return found.hexdigest()
+    except OSError:
+        return ""
+
+
+def hour_digest(segments: Iterable[Segment]) -> str:
+    """Digest of a lane-hour: relative paths, sizes and Parquet footers, never times; empty without segments."""
+    found = xxhash.xxh3_128()
+    segments = list(segments)
+    for s in segments:
+        found.update(f"{s.relative}|{s.size}|".encode())
+        found.update(_footer(Path(s.path)))
+    return found.hexdigest() if segments else ""
+
+
+def _footer(path: Path) -> bytes:
+    """The raw footer, or where there is none the hash of the whole file."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - 8))
+            end = file.read(8)
+            length = int.from_bytes(end[:4], "little")
+            if end[4:] == b"PAR1" and length + 12 <= size:
+                file.seek(size - 8 - length)
+                return file.read(length)
+    except OSError:
+        return b"gone"
+    return fingerprint(path).encode()
+
+
+def digests_of(segments: Mapping[int, list[Segment]], hours: Iterable[int]) -> dict[int, str]:
+    """Digests of the hours that have segments."""
+    return {h: hour_digest(segments[h]) for h in hours if segments.get(h)}

@@ -1,0 +1,81 @@
+"""Writing files so that a reader sees the old one or the new one, whatever happens in between."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY = ".tmp-"
+"""Files of this prefix are unfinished: readers skip them, and the next writer of the place removes them."""
+
+hook: Callable[[str], None] | None = None
+"""Called with the name of each step of a commit, for tests that end the process there."""
+
+
+def step(name: str) -> None:
+    """Mark a named step of a commit."""
+    if hook is not None:
+        hook(name)
+
+
+@contextmanager
+def replacing(path: Path, label: str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; when the block ends well it becomes ``path``, durably.
+
+    Temporary file in the same folder, fsync, ``os.replace``, fsync of the folder. When the block fails, or
+    the disk does, the old file stays and the temporary one goes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        step(f"{label}:begin")
+        yield temporary
+        step(f"{label}:written")
+        _fsync(temporary)
+        step(f"{label}:synced")
+        os.replace(temporary, path)
+        step(f"{label}:replaced")
+        _fsync(path.parent)
+        step(f"{label}:durable")
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes, label: str) -> None:
+    """Replace a small file."""
+    with replacing(path, label) as temporary:
+        temporary.write_bytes(data)
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove temporary files that a killed process left in a folder; returns how many."""
+    count = 0
+    for path in folder.glob(f"{TEMPORARY}*"):
+        pid = path.name.removeprefix(TEMPORARY).partition("-")[0]
+        if not _alive(pid):
+            path.unlink(missing_ok=True)
+            count += 1
+    return count
+
+
+def _alive(pid: str) -> bool:
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

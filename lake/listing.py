@@ -1,0 +1,83 @@
+"""What bronze holds: one walk over the folders, no file opened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tickstate.lake.errors import BadFile, LakeError
+from tickstate.lake.names import Lane, hour_name, parse_folder, safe_name
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """One bronze file. ``relative`` (to the channel's folder) orders segments and is the last tie-break of rows."""
+
+    relative: str
+    channel: str
+    path: str
+    exchange: str
+    symbol: str
+    hour: int
+    size: int
+
+    @property
+    def where(self) -> str:
+        """How messages call it."""
+        return f"{self.channel}/{self.relative}"
+
+
+@dataclass
+class Listing:
+    """The segments of one channel by lane and hour, and the files whose very path is wrong."""
+
+    channel: str
+    lanes: dict[Lane, dict[int, list[Segment]]] = field(default_factory=dict)
+    misplaced: list[BadFile] = field(default_factory=list)
+
+    def segments(self, lane: Lane, hour: int) -> list[Segment]:
+        """The segments of a lane's hour, in the order of their paths."""
+        return self.lanes.get(lane, {}).get(hour, [])
+
+
+def list_bronze(root: Path, channel: str) -> Listing:
+    """Walk ``root/channel``. Hidden files, and names that begin with ``_``, are somebody's work in progress."""
+    found = Listing(channel)
+    spelled: dict[Lane, tuple[str, str]] = {}
+    for relative, entry in sorted(_parquet_files(root / channel, "")):
+        parts = relative.split("/")
+        parsed = parse_folder(parts[:-1])
+        if parsed is None:
+            found.misplaced.append(BadFile(f"{channel}/{relative}", "bad_path", "no hive path of the six columns"))
+            continue
+        exchange, symbol, hour = parsed
+        safe = safe_name(exchange), safe_name(symbol)
+        if safe[0] is None or safe[1] is None:
+            detail = f"exchange {exchange!r}, symbol {symbol!r}: no safe name for a folder"
+            found.misplaced.append(BadFile(f"{channel}/{relative}", "bad_name", detail))
+            continue
+        lane = Lane(safe[0], safe[1])
+        if spelled.setdefault(lane, (exchange, symbol)) != (exchange, symbol):
+            raise LakeError(
+                f"{'/'.join(spelled[lane])!r} and {exchange + '/' + symbol!r} would both be written as {lane}",
+                where=f"{channel}/{relative} ({hour_name(hour)})", fix="rename one of them in bronze",
+            )  # fmt: skip
+        segment = Segment(relative, channel, entry.path, exchange, symbol, hour, entry.stat().st_size)
+        found.lanes.setdefault(lane, {}).setdefault(hour, []).append(segment)
+    return found
+
+
+def _parquet_files(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.name.startswith((".", "_")):
+            continue
+        if entry.is_dir():
+            yield from _parquet_files(Path(entry.path), f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".parquet"):
+            yield prefix + entry.name, entry

@@ -1,0 +1,108 @@
+"""Names of lanes, hours and files. The only place where a path is made from data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import unquote
+
+from tickstate.lake.errors import LakeError
+
+HOUR = 3_600_000_000
+"""Microseconds in an hour. Hours are numbered from the epoch: hour * HOUR is its first capture_ts."""
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+PARTITION_COLUMNS = ("exchange", "symbol", "year", "month", "day", "hour")
+PART = "part-0.parquet"
+
+
+def safe_name(raw: str) -> str | None:
+    """A partition value that is safe in a path, or None where there is none.
+
+    >>> safe_name("BTC/USD"), safe_name("BTC/USDT:USDT"), safe_name("../../x")
+    ('BTC-USD', 'BTC-USDT-USDT', None)
+    """
+    name = re.sub(r"[/:]", "-", raw)
+    return name if _SAFE.fullmatch(name) else None
+
+
+@dataclass(frozen=True, order=True)
+class Lane:
+    """One exchange and symbol: the unit within which rows are ordered."""
+
+    exchange: str
+    symbol: str
+
+    def __str__(self) -> str:
+        return f"{self.exchange}/{self.symbol}"
+
+    @property
+    def folder(self) -> str:
+        return f"exchange={self.exchange}/symbol={self.symbol}"
+
+
+def hour_time(hour: int) -> datetime:
+    """The beginning of an hour, UTC."""
+    return _EPOCH + timedelta(hours=hour)
+
+
+def hour_name(hour: int) -> str:
+    """An hour as the command line writes it.
+
+    >>> hour_name(478752)
+    '2024-08-13T00'
+    """
+    return hour_time(hour).strftime("%Y-%m-%dT%H")
+
+
+def parse_hour(text: str) -> int:
+    """``2024-08-08T23`` or ``2024-08-08`` (its first hour) as an hour number."""
+    for form in ("%Y-%m-%dT%H", "%Y-%m-%d", "%Y-%m-%dT%H:%M"):
+        try:
+            time = datetime.strptime(text, form).replace(tzinfo=UTC)
+        except ValueError:
+            continue
+        if time.minute:
+            break
+        return int((time - _EPOCH).total_seconds()) // 3600
+    raise LakeError(f"{text!r} is no hour", expected="UTC, like 2024-08-08T23 or 2024-08-08")
+
+
+def hour_folder(hour: int) -> str:
+    """``year=2024/month=8/day=8/hour=23``."""
+    t = hour_time(hour)
+    return f"year={t.year}/month={t.month}/day={t.day}/hour={t.hour}"
+
+
+def partition_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
+    """Where a silver partition lies; raises ``LakeError`` were it to leave the lake."""
+    for value in (lane.exchange, lane.symbol):
+        if safe_name(value) != value:
+            raise LakeError(f"{value!r} is no safe partition value", expected=f"a match of {_SAFE.pattern}")
+    return root / channel / lane.folder / hour_folder(hour) / PART
+
+
+def parse_folder(parts: list[str]) -> tuple[str, str, int] | None:
+    """(exchange, symbol, hour) of the six folder names of a hive path, padded or not; None if they are not.
+
+    >>> parse_folder(["exchange=a", "symbol=BTC%2FUSD", "year=1970", "month=01", "day=1", "hour=02"])
+    ('a', 'BTC/USD', 2)
+    """
+    if len(parts) != len(PARTITION_COLUMNS):
+        return None
+    values = []
+    for part, column in zip(parts, PARTITION_COLUMNS, strict=True):
+        key, eq, value = part.partition("=")
+        if key != column or not eq or not value:
+            return None
+        values.append(unquote(value))
+    if not all(re.fullmatch(r"[0-9]{1,4}", v) for v in values[2:]):
+        return None
+    try:
+        time = datetime(*(int(v) for v in values[2:]), tzinfo=UTC)
+    except ValueError:
+        return None
+    return values[0], values[1], int((time - _EPOCH).total_seconds()) // 3600

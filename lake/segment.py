@@ -1,0 +1,148 @@
+"""One bronze file: everything that can be wrong with it is found before one of its rows is used.
+
+What cannot be known before (a damaged page of a wide column) comes as the same ``BadFile`` from the
+middle of reading; the executor then starts the partition again without the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tickstate.kernels import order
+from tickstate.lake.errors import BadFile
+from tickstate.lake.listing import Segment
+from tickstate.lake.names import HOUR, PARTITION_COLUMNS, hour_name, hour_time
+from tickstate.lake.schema import BRONZE, check_schema
+
+BATCH_ROWS = 32_768
+MAX_DECODED_BYTES = 16 << 30
+"""A file that would decode to more is refused: a few kilobytes of run lengths can claim any number of rows."""
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A segment that passed: its time range (us), rows, and how many rows stand below an earlier one."""
+
+    segment: Segment
+    low: int
+    high: int
+    rows: int
+    late: int
+
+
+def inspect_segment(segment: Segment) -> Inspected:
+    """Check footer, schema, partition columns and every ``capture_ts``; raises ``BadFile``."""
+    with open_segment(segment) as file:
+        check_schema(file.schema_arrow, segment.channel, segment.where)
+        _check_size(file.metadata, segment)
+        _check_partition(file, segment)
+        return _scan_times(file, segment)
+
+
+def read_batches(segment: Segment, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The contract columns of a segment, canonical types, missing optional ones as nulls."""
+    types = BRONZE[segment.channel].types
+    wanted = columns or list(types)
+    with open_segment(segment) as file:
+        present = [c for c in wanted if c in file.schema_arrow.names]
+        try:
+            for batch in file.iter_batches(BATCH_ROWS, columns=present):
+                yield _canonical(batch, wanted, types)
+        except (pa.ArrowException, OSError) as error:
+            raise BadFile(segment.where, "corrupt", _first_line(error)) from error
+
+
+def open_segment(segment: Segment) -> pq.ParquetFile:
+    """Open a file, page checksums verified; raises ``BadFile`` where there is no valid footer."""
+    try:
+        return pq.ParquetFile(segment.path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise BadFile(segment.where, "unreadable", _first_line(error)) from error
+
+
+def _canonical(batch: pa.RecordBatch, wanted: list[str], types: dict[str, pa.DataType]) -> pa.RecordBatch:
+    arrays = []
+    for name in wanted:
+        if name not in batch.schema.names:
+            arrays.append(pa.nulls(batch.num_rows, types[name]))
+        else:
+            array = batch.column(name)
+            arrays.append(array if array.type == types[name] else array.cast(types[name]))
+    return pa.RecordBatch.from_arrays(arrays, names=wanted)
+
+
+def _check_size(metadata: pq.FileMetaData, segment: Segment) -> None:
+    decoded = 0
+    for g in range(metadata.num_row_groups):
+        group = metadata.row_group(g)
+        for c in range(group.num_columns):
+            column = group.column(c)
+            decoded += max(8 * column.num_values, column.total_uncompressed_size)
+    if decoded > MAX_DECODED_BYTES:
+        raise BadFile(segment.where, "too_large", f"{decoded:,} bytes decoded, at most {MAX_DECODED_BYTES:,}")
+
+
+def _check_partition(file: pq.ParquetFile, segment: Segment) -> None:
+    """Every value of the six partition columns equals the path. Row-group statistics answer where they can."""
+    time = hour_time(segment.hour)
+    expected = dict(
+        zip(PARTITION_COLUMNS, (segment.exchange, segment.symbol, time.year, time.month, time.day, time.hour), strict=True)
+    )  # fmt: skip
+    unsure = [c for c, value in expected.items() if not _statistics_say(file.metadata, c, value)]
+    if not unsure:
+        return
+    try:
+        for batch in file.iter_batches(BATCH_ROWS, columns=unsure):
+            for name in unsure:
+                column = batch.column(name)
+                found = pc.unique(column.cast(pa.string()) if name in ("exchange", "symbol") else column).to_pylist()
+                if found != [expected[name]] and found:
+                    wrong = next(v for v in found if v != expected[name])
+                    detail = f"column {name!r} has {wrong!r}, the path says {expected[name]!r}"
+                    raise BadFile(segment.where, "path_mismatch", detail)
+    except (pa.ArrowException, OSError) as error:
+        raise BadFile(segment.where, "corrupt", _first_line(error)) from error
+
+
+def _statistics_say(metadata: pq.FileMetaData, name: str, value: object) -> bool:
+    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+    index = names.index(name)
+    for g in range(metadata.num_row_groups):
+        found = metadata.row_group(g).column(index).statistics
+        if found is None or not found.has_min_max or not found.has_null_count or found.null_count:
+            return False
+        if found.min != value or found.max != value:
+            return False
+    return True
+
+
+def _scan_times(file: pq.ParquetFile, segment: Segment) -> Inspected:
+    top = np.iinfo(np.int64)
+    carry = np.array([top.max, top.min, 0], np.int64)
+    try:
+        for batch in file.iter_batches(4 * BATCH_ROWS, columns=["capture_ts"]):
+            column = batch.column(0)
+            if column.null_count:
+                row = pc.index(pc.is_null(column), True).as_py()
+                raise BadFile(segment.where, "bad_time", f"capture_ts is null in row {row} of a batch")
+            order.scan_times(column.view(pa.int64()).to_numpy(), carry)
+    except (pa.ArrowException, OSError) as error:
+        raise BadFile(segment.where, "corrupt", _first_line(error)) from error
+    low, high, late = (int(v) for v in carry)
+    begin = segment.hour * HOUR
+    if file.metadata.num_rows and not (begin <= low and high < begin + HOUR):
+        wrong = low if low < begin else high
+        detail = f"capture_ts {np.datetime64(wrong, 'us')} is outside {hour_name(segment.hour)}"
+        raise BadFile(segment.where, "wrong_hour", detail)
+    return Inspected(segment, low, high, file.metadata.num_rows, late)
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]

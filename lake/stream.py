@@ -1,0 +1,206 @@
+"""An hour of a lane as ordered chunks: however it was cut into files, the same rows in the same order.
+
+Segments that overlap in time are merged, opening only those that overlap; a segment whose times fall is
+sorted whole. A chunk never divides rows of one ``capture_ts``, so that equal rows meet in one chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tickstate.kernels import order
+from tickstate.lake.arrow import int64_values
+from tickstate.lake.segment import Inspected, read_batches
+
+_NEVER = np.iinfo(np.int64).max
+
+
+@dataclass
+class Counted:
+    """What reading came across."""
+
+    rows: int = 0
+    duplicates: int = 0
+    late: int = 0
+
+
+def read_hour(
+    segments: Iterable[Inspected], counted: Counted, since: int = 0, columns: list[str] | None = None
+) -> Iterator[pa.Table]:
+    """Chunks of one hour in the order of FEATURES.md section 1, duplicates dropped, rows from ``since`` (us) on."""
+    waiting = sorted((s for s in segments if s.rows and s.high >= since), key=lambda s: (s.low, s.segment))
+    counted.late += sum(s.late for s in waiting)
+    for table in _merge([_Cursor(s, columns) for s in waiting]):
+        table = _since(table, since)
+        if not table.num_rows:
+            continue
+        table = sort_rows(table)
+        kept = drop_duplicates(table)
+        counted.rows += kept.num_rows
+        counted.duplicates += table.num_rows - kept.num_rows
+        yield kept
+
+
+def sort_rows(table: pa.Table) -> pa.Table:
+    """Order rows by (capture_ts, timestamp, nonce with null as 0); equal keys keep their order."""
+    keys = _keys(table)
+    found = np.empty(1, np.int64)
+    order.first_disorder(*keys, found)
+    if found[0] == table.num_rows:
+        return table
+    return table.take(pa.array(np.lexsort(keys[::-1])))
+
+
+def drop_duplicates(table: pa.Table) -> pa.Table:
+    """Drop rows equal in every column to an earlier row of the same ``capture_ts``; ``table`` is in order."""
+    times = int64_values(table, "capture_ts")
+    equal = times[1:] == times[:-1]
+    if not equal.any():
+        return table
+    together = np.zeros(table.num_rows, bool)
+    together[1:] |= equal
+    together[:-1] |= equal
+    rows = np.flatnonzero(together)
+    group = table.take(pa.array(rows)).combine_chunks()
+    lists = [_as_lists(group.column(name).chunk(0)) for name in group.column_names]
+    hashes = np.zeros(rows.shape[0], np.int64)
+    for offsets, bits in lists:
+        order.hash_lists(offsets, bits, hashes)
+    first = np.empty(rows.shape[0], np.int64)
+    order.find_repeats(times[rows], hashes, first)
+    same = np.ones(rows.shape[0], np.uint8)
+    for offsets, bits in lists:
+        order.confirm_repeats(first, offsets, bits, same)
+    repeats = rows[(first != np.arange(rows.shape[0])) & (same == 1)]
+    if not repeats.shape[0]:
+        return table
+    keep = np.ones(table.num_rows, bool)
+    keep[repeats] = False
+    return table.filter(pa.array(keep))
+
+
+class _Cursor:
+    """A segment being read: the rows at hand, and from which time on there may be more."""
+
+    def __init__(self, inspected: Inspected, columns: list[str] | None) -> None:
+        self.inspected, self._columns = inspected, columns
+        self.table: pa.Table | None = None
+        self._ahead: pa.Table | None = None
+        self._batches: Iterator[pa.Table] = iter(())
+
+    def open(self) -> _Cursor:
+        self._batches = self._sorted() if self.inspected.late else self._plain()
+        self._ahead = next(self._batches, None)
+        self.advance()
+        return self
+
+    def advance(self) -> None:
+        """Add the next batch to the rows at hand, and look at the one after it."""
+        new, self._ahead = self._ahead, next(self._batches, None)
+        if new is not None:
+            old = self.table
+            self.table = new if old is None or not old.num_rows else pa.concat_tables((old, new))
+
+    @property
+    def more_from(self) -> int:
+        """No row before this time is still to come."""
+        return _NEVER if self._ahead is None else int(int64_values(self._ahead.slice(0, 1), "capture_ts")[0])
+
+    def take_before(self, time: int) -> pa.Table | None:
+        """Hand over the rows before ``time``."""
+        if self.table is None or not self.table.num_rows:
+            return None
+        cut = int(np.searchsorted(int64_values(self.table, "capture_ts"), time, side="left"))
+        taken, self.table = self.table.slice(0, cut), self.table.slice(cut)
+        return taken if cut else None
+
+    @property
+    def done(self) -> bool:
+        return self._ahead is None and (self.table is None or not self.table.num_rows)
+
+    def _plain(self) -> Iterator[pa.Table]:
+        for batch in read_batches(self.inspected.segment, self._columns):
+            if batch.num_rows:
+                yield pa.Table.from_batches([batch])
+
+    def _sorted(self) -> Iterator[pa.Table]:
+        batches = list(read_batches(self.inspected.segment, self._columns))
+        yield sort_rows(pa.Table.from_batches(batches))
+
+
+def _merge(waiting: list[_Cursor]) -> Iterator[pa.Table]:
+    """Rows of all cursors, in chunks that are complete up to their last time."""
+    active: list[_Cursor] = []
+    while waiting or active:
+        if not active:
+            active.append(waiting.pop(0).open())
+        more = min(c.more_from for c in active)
+        unopened = waiting[0].inspected.low if waiting else _NEVER
+        by_path = sorted(active, key=lambda c: c.inspected.segment)
+        parts = [t for t in (c.take_before(min(more, unopened)) for c in by_path) if t is not None]
+        if parts:
+            yield parts[0] if len(parts) == 1 else pa.concat_tables(parts)
+        active = [c for c in active if not c.done]
+        if active and unopened <= more:
+            active.append(waiting.pop(0).open())
+        elif active:
+            for cursor in active:
+                if cursor.more_from == more:
+                    cursor.advance()
+
+
+def _since(table: pa.Table, since: int) -> pa.Table:
+    cut = int(np.searchsorted(int64_values(table, "capture_ts"), since, side="left"))
+    return table.slice(cut) if cut else table
+
+
+def _keys(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    zeros = np.zeros(table.num_rows, np.int64)
+    nonce = int64_values(table, "nonce") if "nonce" in table.column_names else zeros
+    return int64_values(table, "capture_ts"), int64_values(table, "timestamp"), nonce
+
+
+def _as_lists(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """Any column as lists of 64-bit patterns, so that one kernel hashes and compares them all.
+
+    A scalar is a list of (is null, value), a book side of (is null, price, size, price, size, ...).
+    """
+    n = len(array)
+    missing = array.is_null().to_numpy(zero_copy_only=False).astype(np.int64)
+    if pa.types.is_list(array.type):
+        starts = np.asarray(array.offsets).astype(np.int64)
+        values = array.values
+        bits = np.empty((len(values), 2), np.int64)
+        for c, name in enumerate(("price", "size")):
+            child = pc.struct_field(values, name)
+            bits[:, c] = pc.fill_null(child, np.nan).to_numpy(zero_copy_only=False).view(np.int64)
+        widths = np.where(missing, 0, np.diff(starts))
+        offsets = np.concatenate(([0], np.cumsum(2 * widths + 1)))
+        flat = np.empty(offsets[-1], np.int64)
+        heads = np.zeros(offsets[-1], bool)
+        heads[offsets[:-1]] = True
+        flat[heads] = missing
+        inside = np.repeat(starts[:-1] - np.concatenate(([0], np.cumsum(widths)[:-1])), widths) + np.arange(widths.sum())
+        flat[~heads] = bits[inside].ravel()
+        return offsets, flat
+    if pa.types.is_string(array.type):
+        codes = array.dictionary_encode()
+        words = [hash_text(v) for v in codes.dictionary.to_pylist()]
+        values = np.array([*words, 0], np.int64)[pc.fill_null(codes.indices, len(words)).to_numpy()]
+    elif pa.types.is_floating(array.type):
+        values = pc.fill_null(array, 0.0).to_numpy(zero_copy_only=False).view(np.int64)
+    else:
+        values = pc.fill_null(array.view(pa.int64()), 0).to_numpy(zero_copy_only=False)
+    return 2 * np.arange(n + 1, dtype=np.int64), np.stack((missing, values), axis=1).ravel()
+
+
+def hash_text(text: str) -> int:
+    """A signed 64-bit hash of a text."""
+    import xxhash
+
+    return int(np.uint64(xxhash.xxh3_64_intdigest(text.encode())).astype(np.int64))
