@@ -1,0 +1,1 @@
+"""What is computed: feature classes, the registry, the graph and the engine that runs it over chunks."""

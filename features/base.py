@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tickstate.kernels.errors import TickstateError
@@ -132,7 +133,7 @@ class Param:
             if not isinstance(value, list | tuple) or not value:
                 raise FeatureError(f"{value!r}", where=where, expected=f"a list like {list(self.default)}")
             found = tuple(self._scalar(v, type(self.default[0]), where) for v in value)
-            if self.ascending and any(b <= a for a, b in zip(found, found[1:], strict=False)):
+            if self.ascending and any(b <= a for a, b in pairwise(found)):
                 raise FeatureError(f"{list(found)}", where=where, expected="values that ascend")
             return found
         return self._scalar(value, type(self.default), where)

@@ -148,9 +148,7 @@ def _resolve(name: str, instances: Mapping[str, Feature], producers: Mapping[str
     return found
 
 
-def _visit(
-    feature: Feature, producers: Mapping[str, Feature], done: dict[str, Feature], path: tuple[str, ...]
-) -> None:
+def _visit(feature: Feature, producers: Mapping[str, Feature], done: dict[str, Feature], path: tuple[str, ...]) -> None:
     """Depth first: inputs before what reads them."""
     if feature.name in done:
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from tickstate.features.base import Column, Feature, Param
 from tickstate.kernels import levels, structure
 
@@ -85,7 +87,7 @@ class DepthBands(Feature):
             Column("depth_5bps", "lots", "sum of sizes of both sides with d <= 5"),
         ]
         edges = self["edges"]
-        for lo, hi in zip(edges, edges[1:], strict=False):
+        for lo, hi in pairwise(edges):
             band = f"band_{lo:g}_{hi:g}bps"
             for side in ("bid", "ask"):
                 found.append(
@@ -143,9 +145,7 @@ class BookSlope(Feature):
     outputs = (
         Column("bid_slope_simple", "quote/lot", "abs(b_0 - b_4) / (sum of the first 5 bid sizes)", "below 5 levels"),
         Column("ask_slope_simple", "quote/lot", "the same of the ask", "below 5 levels"),
-        Column(
-            "bid_slope_regression", "lots/bps", "least-squares slope of cumulative bid size on d", "below 3 levels"
-        ),
+        Column("bid_slope_regression", "lots/bps", "least-squares slope of cumulative bid size on d", "below 3 levels"),
         Column("ask_slope_regression", "lots/bps", "the same of the ask", "below 3 levels"),
     )
     kernel = structure.book_slope

@@ -42,7 +42,7 @@ OutMasks = Arg("u1", 2, True)
 OutLevels = Block = Arg("f8", 2, True)  # Block: [column, row]
 
 
-def State(dtype: np.dtype) -> Arg:
+def State(dtype: np.dtype) -> Arg:  # noqa: N802 - reads as a type, beside the others
     """A structured array of shape (1,): the scalars a kernel carries from one call to the next."""
     return Arg(dtype, 1, True)
 
@@ -137,14 +137,12 @@ ALL: dict[str, Kernel] = {}
 
 
 def prepare(kernels: Iterable[Kernel], announce: Callable[[int], None] | None = None) -> None:
-    """Compile or load what is given; ``announce(n)`` is told first when ``n`` of them must compile."""
-    kernels = list(kernels)
-    missing = sum(not k.is_ready() for k in kernels)
+    """Compile what is not compiled yet; ``announce(n)`` is told first how many kernels that are."""
+    missing = [k for k in kernels if not k.is_ready()]
     if missing and announce is not None:
-        announce(missing)
-    if not interpreted():
-        for k in kernels:
-            k.dispatcher  # noqa: B018 - the property compiles
+        announce(len(missing))
+    for k in missing:
+        k.dispatcher  # noqa: B018 - the property compiles
 
 
 def interpreted() -> bool:
@@ -155,7 +153,8 @@ def interpreted() -> bool:
 @cache
 def cache_folder(package: Path) -> Path | None:
     """Where compiled kernels of a package are kept; None (compile anew) where nothing is writable."""
-    import numba
+    from importlib.metadata import version  # numba's own attribute would cost its import
+
     from platformdirs import user_cache_path
 
     digest = hashlib.blake2b(digest_size=8)
@@ -164,7 +163,7 @@ def cache_folder(package: Path) -> Path | None:
             digest.update(path.read_bytes())
     base = os.environ.get("TICKSTATE_CACHE_DIR")
     root = Path(base) if base else user_cache_path("tickstate")
-    folder = root / f"kernels-numba{numba.__version__}-{digest.hexdigest()}"
+    folder = root / f"kernels-numba{version('numba')}-{digest.hexdigest()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -3,7 +3,17 @@
 import math
 
 from tickstate.kernels._jit import (
-    Bytes, Float, Floats, Int, Ints, Levels, Offsets, OutBytes, OutInts, OutLevels, kernel,
+    Bytes,
+    Float,
+    Floats,
+    Int,
+    Ints,
+    Levels,
+    Offsets,
+    OutBytes,
+    OutInts,
+    OutLevels,
+    kernel,
 )  # fmt: skip
 
 OK, EMPTY, ONE_SIDED, BAD_VALUE, UNSORTED, CROSSED, LOCKED = range(7)

@@ -184,9 +184,7 @@ def fill_suffix_moments(capture_ts, x, begin, block_end, suffix):
 
 
 @kernel
-def moment_window(
-    capture_ts: Ints, x: Floats, start: Int, width: Int, mean_row: Int, std_row: Int, out: Block
-) -> None:
+def moment_window(capture_ts: Ints, x: Floats, start: Int, width: Int, mean_row: Int, std_row: Int, out: Block) -> None:
     """Mean and sample standard deviation of ``x`` over one window of ``width`` microseconds.
 
     ``out[mean_row]`` and ``out[std_row]`` (k, n - start) are filled, -1 leaves one out; the mean is NaN without a

@@ -1,0 +1,1 @@
+"""Where data lies: names, schemas, reading in contract order, atomic writing, digests and records. Files only."""

@@ -7,6 +7,7 @@ bytes (under the same numpy and pyarrow), so figures in the documentation can be
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -70,7 +71,7 @@ class _Lane:
 
 
 LANES = (
-    _Lane("alpha", "BTC-USDT", 62_000, 0.5, 5, 30_000, 18, padded_hour=0),
+    _Lane("alpha", "BTC-USDT", 62_000, 0.5, 5, 30_000, 18, padded_hour=3),
     _Lane("alpha", "ETH-USDT", 3_400, 0.05, 4, 40_000, 18, gap=GAP),
     _Lane("beta", "BTC-USDT", 62_000, 1.0, 4, 6_000, 7, dead_hour=1),
     _Lane("beta", "ETH-USDT", 3_400, 0.1, 3, 9_000, 7, nonce=False),
@@ -297,3 +298,14 @@ def _write_segments(root: Path, channel: str, lane: _Lane, columns: Columns) -> 
         pq.write_table(table.slice(low, high - low), path, compression="zstd")
         sizes.append(path.stat().st_size)
     return sizes
+
+
+def ensure_demo(root: Path) -> bool:
+    """Make the demo lake unless it is there; whole or not at all. Returns whether it was made now."""
+    if root.exists():
+        return False
+    unfinished = root.with_name(f".{root.name}-unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    make_demo(unfinished)
+    unfinished.rename(root)
+    return True

@@ -185,7 +185,9 @@ def _as_lists(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         heads = np.zeros(offsets[-1], bool)
         heads[offsets[:-1]] = True
         flat[heads] = missing
-        inside = np.repeat(starts[:-1] - np.concatenate(([0], np.cumsum(widths)[:-1])), widths) + np.arange(widths.sum())
+        inside = np.repeat(starts[:-1] - np.concatenate(([0], np.cumsum(widths)[:-1])), widths) + np.arange(
+            widths.sum()
+        )
         flat[~heads] = bits[inside].ravel()
         return offsets, flat
     if pa.types.is_string(array.type):

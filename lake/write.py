@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,19 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
 
 
 class PartitionWriter:
-    """Takes tables of any size, writes row groups of exactly ``ROW_GROUP_ROWS`` rows (the last may be shorter)."""
+    """Takes tables of any size, writes row groups of exactly ``ROW_GROUP_ROWS`` rows (the last may be shorter).
+
+    Encoding runs in a thread of its own, one row group behind: it is the longest part of the job, needs no
+    Python, and bounds memory at two row groups.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._file = pq.ParquetWriter(path, schema, **writer_options(schema))
         self._content = ContentHash(schema)
-        self._schema = schema
         self._waiting: list[pa.Table] = []
         self._count = 0
+        self._thread = ThreadPoolExecutor(1, "tickstate-write")
+        self._pending: Future[None] | None = None
         self.rows = 0
 
     def write(self, table: pa.Table) -> None:
@@ -61,15 +67,28 @@ class PartitionWriter:
         """Write what waits and the footer; returns the content hash."""
         if self._count:
             self._flush(pa.concat_tables(self._waiting))
+        self._settle()
+        self._thread.shutdown()
         self._file.close()
         return self._content.hexdigest()
 
     def abandon(self) -> None:
         """Let go of the file without caring for its contents."""
         self._waiting = []
-        self._file.close()
+        self._thread.shutdown()
+        with suppress(OSError, pa.ArrowException):  # a full disk fails the footer as well
+            self._file.close()
 
     def _flush(self, group: pa.Table) -> None:
+        self._settle()
+        self._pending = self._thread.submit(self._encode, group)
+
+    def _settle(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def _encode(self, group: pa.Table) -> None:
         group = group.combine_chunks()
         self._content.update(group)
         self._file.write_table(group, row_group_size=ROW_GROUP_ROWS)

@@ -35,9 +35,7 @@ class Config:
         return found
 
 
-def load_config(
-    path: Path | None = None, assignments: Iterable[str] = (), registry: Registry | None = None
-) -> Config:
+def load_config(path: Path | None = None, assignments: Iterable[str] = (), registry: Registry | None = None) -> Config:
     """Read ``features.toml`` and apply ``--set feature.parameter=value`` (or ``run.setting=value``) on top."""
     data: dict[str, Any] = {}
     where = str(path) if path else "--set"

@@ -6,14 +6,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
 
 from tickstate.features.engine import Engine
 from tickstate.features.table import output_schema
 from tickstate.kernels.book import FLAGS
 from tickstate.lake.book import BookRows, book_rows
 from tickstate.lake.commit import (
-    Commit, Quarantined, commit_path, hour_digest, quarantine_path, quarantined, write_commit, write_quarantine,
+    Commit,
+    Quarantined,
+    commit_path,
+    hour_digest,
+    quarantine_path,
+    quarantined,
+    write_commit,
+    write_quarantine,
 )  # fmt: skip
 from tickstate.lake.errors import BadFile
 from tickstate.lake.files import remove_leftovers, step

@@ -11,7 +11,14 @@ from typing import Any
 from tickstate.features.base import near
 from tickstate.features.graph import Graph, build_graph
 from tickstate.lake.commit import (
-    FORMAT, Commit, Quarantined, commit_path, fingerprint, hour_digest, quarantined, read_commit,
+    FORMAT,
+    Commit,
+    Quarantined,
+    commit_path,
+    fingerprint,
+    hour_digest,
+    quarantined,
+    read_commit,
 )  # fmt: skip
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, Segment, list_bronze
@@ -196,9 +203,7 @@ def _reasons(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, reco
     return found
 
 
-def _input_reasons(
-    plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit
-) -> list[str]:
+def _input_reasons(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit) -> list[str]:
     now = {h: plan.digest(channel, lane, h) for h in input_hours(hour, graph.total_lookback)}
     digests = {hour_name(h): d for h, d in now.items() if d}
     before = record.inputs.get(channel, {})

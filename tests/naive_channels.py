@@ -60,9 +60,7 @@ def trade_windows(times, columns, i, h):
     }
 
 
-def trades(
-    rows, *, max_staleness=300.0, contract_size=1.0, inverse=False, horizons=(60, 300, 900), select=None
-):
+def trades(rows, *, max_staleness=300.0, contract_size=1.0, inverse=False, horizons=(60, 300, 900), select=None):
     """Section 4: every column of a lane's trades."""
     ids = row_ids(rows)
     records = [{"row_id": ids[i], "latency_ms": latency_ms(row)} for i, row in enumerate(rows)]

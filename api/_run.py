@@ -1,0 +1,85 @@
+"""``tickstate.run``: what ``features run`` does, from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from tickstate.kernels.errors import TickstateError
+from tickstate.lake.names import parse_hour
+from tickstate.runners.config import Config, load_config, make_config
+from tickstate.runners.plan import Selection
+from tickstate.runners.run import Observer, Summary, run_batch, run_single
+
+Text = str | Sequence[str] | None
+Place = str | os.PathLike[str] | None
+
+
+def run(
+    lake: Place = None,
+    *,
+    bronze: Place = None,
+    silver: Place = None,
+    runner: str = "batch",
+    channel: Text = None,
+    exchange: Text = None,
+    symbol: Text = None,
+    start: str | None = None,
+    end: str | None = None,
+    features: Text = None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    observer: Observer | None = None,
+) -> Summary:
+    """Compute what is missing or stale in a selection, and return what was done.
+
+    Args:
+        lake: a folder with ``bronze`` and ``silver`` in it; or give both places by name.
+        runner: ``"batch"`` (a pool of ``workers`` processes) or ``"single"`` (this process).
+        channel, exchange, symbol: one name or several; default all.
+        start, end: hours, UTC, like ``"2024-08-08T23"``; ``end`` is exclusive.
+        features: names of features, groups or columns; default every built-in that is on.
+        config: path of a features.toml, or the same as nested dictionaries.
+        executor: any ``concurrent.futures.Executor`` whose workers see the same paths.
+        observer: told of the plan and of each partition (``tickstate.runners.run.Observer``).
+
+    Returns:
+        A ``Summary``: outcomes, counters, quarantined files, ``exit_code``. Partitions that fail and files that
+        are set aside are in it and raise nothing.
+
+    Raises:
+        TickstateError: a place, name, hour or parameter that does not exist or does not fit.
+
+    A script that uses worker processes needs the usual ``if __name__ == "__main__":`` around its call.
+    """
+    if lake is not None:
+        bronze, silver = bronze or Path(lake) / "bronze", silver or Path(lake) / "silver"
+    if bronze is None or silver is None:
+        raise TickstateError("no place for bronze or silver", fix="give lake=, or both bronze= and silver=")
+    if runner not in ("single", "batch"):
+        raise TickstateError(f"runner {runner!r}", expected="'single' or 'batch'")
+    selection = Selection(
+        bronze=Path(bronze), silver=Path(silver), channels=_names(channel) or (), exchanges=_names(exchange) or (),
+        symbols=_names(symbol) or (), start=parse_hour(start) if start else None, end=parse_hour(end) if end else None,
+        features=_names(features), config=as_config(config),
+    )  # fmt: skip
+    if runner == "single":
+        return run_single(selection, observer)
+    return run_batch(selection, workers, executor, observer)
+
+
+def as_config(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> Config:
+    """A checked configuration from a path, nested dictionaries, or nothing."""
+    if isinstance(config, Mapping):
+        return make_config(config)
+    return load_config(Path(config) if config is not None else None)
+
+
+def _names(given: Text) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    return (given,) if isinstance(given, str) else tuple(given)

@@ -1,0 +1,66 @@
+"""``tickstate.scan``: a tier as a pyarrow dataset."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow.dataset as ds
+
+from tickstate.lake.errors import LakeError
+from tickstate.lake.listing import list_bronze
+from tickstate.lake.names import hour_time, parse_hour
+
+
+def scan(
+    root: str | os.PathLike[str],
+    channel: str = "orderbook",
+    *,
+    exchange: str | None = None,
+    symbol: str | None = None,
+    start: str | datetime | None = None,
+    end: str | datetime | None = None,
+) -> ds.Dataset:
+    """Open a channel of a tier (``lake/silver``, ``lake/bronze``), lane and time range chosen; nothing is read yet.
+
+    ``start`` (inclusive) and ``end`` (exclusive) are datetimes or hours like ``"2024-08-08T23"``, UTC. Files come in
+    the order of lane and time, rows in each by ``row_id``; use ``.to_table()``, ``.scanner()``, ``.head()``, or hand
+    it to polars or DuckDB. Raises ``LakeError`` where there is nothing.
+
+    (pandas needs ``partitioning=None`` to read these files itself, since the partition columns are in the data too.)
+    """
+    listing = list_bronze(Path(root), channel)
+    first, last = _hour(start), _hour(end)
+    files = [
+        s.path
+        for lane in sorted(listing.lanes)
+        if exchange in (None, lane.exchange) and symbol in (None, lane.symbol)
+        for hour in sorted(listing.lanes[lane])
+        if (first is None or hour >= first) and (last is None or hour <= last)
+        for s in listing.lanes[lane][hour]
+    ]
+    if not files:
+        raise LakeError(
+            "no partition fits",
+            where=f"{Path(root) / channel}",
+            fix="check the place, channel, exchange, symbol and times",
+        )
+    dataset = ds.dataset(files, format="parquet")
+    condition = None
+    for bound, keep in ((start, "from"), (end, "before")):
+        if bound is not None:
+            time = _time(bound)
+            one = ds.field("capture_ts") >= time if keep == "from" else ds.field("capture_ts") < time
+            condition = one if condition is None else condition & one
+    return dataset if condition is None else dataset.filter(condition)
+
+
+def _time(bound: str | datetime) -> datetime:
+    if isinstance(bound, str):
+        return hour_time(parse_hour(bound))
+    return bound.astimezone(UTC) if bound.tzinfo else bound.replace(tzinfo=UTC)
+
+
+def _hour(bound: str | datetime | None) -> int | None:
+    return None if bound is None else int(_time(bound).timestamp()) // 3600

@@ -1,0 +1,153 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+DEMO = Path("demo-lake")
+
+
+def main() -> None:
+    """The console script ``features``: errors for people are one line, exit code 2."""
+    from tickstate.kernels.errors import TickstateError
+
+    try:
+        sys.exit(features(standalone_mode=False) or 0)
+    except TickstateError as error:
+        click.echo(f"features: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("features: stopped; the next run goes on where this one was", err=True)
+        sys.exit(130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="tickstate")
+def features() -> None:
+    """Market-data Parquet to microstructure features: the same bronze gives the same bytes."""
+
+
+_PLACES = (
+    click.option("--lake", type=click.Path(path_type=Path), help="DIR with bronze/ and silver/ in it."),
+    click.option("--bronze", type=click.Path(path_type=Path), help="Where the raw data is."),
+    click.option("--silver", type=click.Path(path_type=Path), help="Where features are written."),
+)
+_CHOICE = (
+    click.option("--channel", multiple=True, help="Channel of bronze; default: every one there is."),
+    click.option("--feature", multiple=True, help="Feature, group or column; default: every built-in that is on."),
+    click.option("--exchange", multiple=True, help="Only these exchanges."),
+    click.option("--symbol", multiple=True, help="Only these symbols."),
+    click.option("--start", metavar="HOUR", help="First hour, UTC, like 2024-08-08T23."),
+    click.option("--end", metavar="HOUR", help="First hour that is left out."),
+    click.option("--config", type=click.Path(path_type=Path), help="A features.toml."),
+    click.option("--set", "assign", multiple=True, metavar="NAME.PARAM=VALUE", help="Override a parameter."),
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+
+
+def _options(*groups: Any) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed([o for group in groups for o in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+@features.command()
+@click.option("--runner", type=click.Choice(["single", "batch"]), default="batch", show_default=True)
+@_options(_PLACES, _CHOICE)
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes of the batch runner; default: cores.")
+@click.option(
+    "--demo", is_flag=True, help=f"Make a small synthetic lake first (in --lake, or ./{DEMO}), and run on it."
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and why.")
+@_JSON
+def run(runner: str, workers: int | None, demo: bool, dry_run: bool, as_json: bool, **chosen: Any) -> int:
+    """Compute what is missing or stale, and nothing else."""
+    from tickstate.runners import report
+    from tickstate.runners.run import run_batch, run_single
+
+    if demo:
+        chosen.update(lake=_demo(chosen), bronze=None)
+    selection = _selection(chosen)
+    if dry_run:
+        return _show_plan(selection, as_json)
+    with report.Progress() as observer:
+        summary = (
+            run_single(selection, observer) if runner == "single" else run_batch(selection, workers, observer=observer)
+        )
+    click.echo(report.as_json(summary.as_dict()) if as_json else report.summary_text(summary))
+    return summary.exit_code
+
+
+@features.command()
+@_options(_PLACES, _CHOICE)
+@_JSON
+def plan(as_json: bool, **chosen: Any) -> int:
+    """Which partitions are stale, and why. Computes nothing."""
+    return _show_plan(_selection(chosen), as_json)
+
+
+@features.command("list")
+@_JSON
+def list_features(as_json: bool) -> None:
+    """All features: channel, group, columns, and the package they come from."""
+    from tickstate.runners import report
+
+    click.echo(report.list_text(as_json))
+
+
+@features.command()
+@click.argument("name")
+@_JSON
+def describe(name: str, as_json: bool) -> None:
+    """A feature (or group, or column): formula, unit, null rule, inputs, lookback, parameters."""
+    from tickstate.runners import report
+
+    click.echo(report.describe_text(name, as_json))
+
+
+def _show_plan(selection: Any, as_json: bool) -> int:
+    from tickstate.runners import report
+    from tickstate.runners.plan import make_plan
+
+    click.echo(report.plan_text(make_plan(selection), as_json))
+    return 0
+
+
+def _selection(chosen: dict[str, Any]) -> Any:
+    from tickstate.lake.names import parse_hour
+    from tickstate.runners.config import load_config
+    from tickstate.runners.plan import Selection
+
+    lake = chosen["lake"]
+    bronze, silver = chosen["bronze"] or (lake and lake / "bronze"), chosen["silver"] or (lake and lake / "silver")
+    if bronze is None or silver is None:
+        missing = "--bronze" if bronze is None else "--silver"
+        raise click.UsageError(f"no place for {missing[2:]}: give {missing} DIR, or --lake DIR (or --demo to try it)")
+    return Selection(
+        bronze=bronze, silver=silver, channels=chosen["channel"], exchanges=chosen["exchange"],
+        symbols=chosen["symbol"], start=parse_hour(chosen["start"]) if chosen["start"] else None,
+        end=parse_hour(chosen["end"]) if chosen["end"] else None, features=chosen["feature"] or None,
+        config=load_config(chosen["config"], chosen["assign"]),
+    )  # fmt: skip
+
+
+def _demo(chosen: dict[str, Any]) -> Path:
+    from tickstate.lake.demo import ensure_demo
+
+    lake: Path = chosen["lake"] or DEMO
+    if chosen["bronze"]:
+        raise click.UsageError("--demo makes its own bronze: leave --bronze away")
+    made = ensure_demo(lake / "bronze")
+    click.echo(f"demo lake: {lake} ({'made now' if made else 'there already'})", err=True)
+    return lake

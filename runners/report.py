@@ -1,0 +1,180 @@
+"""What people and machines read: progress on stderr, results as text or JSON."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import click
+
+from tickstate.kernels.book import FLAGS
+from tickstate.runners.executor import Outcome
+from tickstate.runners.plan import Plan
+from tickstate.runners.run import Summary
+
+EVERY_SECONDS = 5.0
+
+
+class Progress:
+    """Progress on stderr: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self) -> None:
+        self._total, self._done, self._last = 0, 0, time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def planned(self, plan: Plan) -> None:
+        """Begin a bar over the stale partitions."""
+        self._total = len(plan.stale)
+        if self._total and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import Progress as Bar
+
+            self._bar = Bar(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task("partitions", total=self._total)
+            self._bar.start()
+
+    def compiling(self, kernels: int) -> None:
+        """Say why the first run takes longer."""
+        click.echo(f"compiling {kernels} kernels for this machine: once, well under a minute", err=True)
+
+    def finished(self, outcome: Outcome) -> None:
+        """Move on by one partition; say what failed at once."""
+        self._done += 1
+        if outcome.error:
+            click.echo(f"failed: {outcome}: {outcome.error}", err=True)
+        if self._bar is not None:
+            self._bar.advance(self._task)
+        elif time.monotonic() - self._last > EVERY_SECONDS:
+            self._last = time.monotonic()
+            click.echo(f"{self._done} of {self._total} partitions", err=True)
+
+    def noticed(self, text: str) -> None:
+        """Something out of the ordinary."""
+        click.echo(text, err=True)
+
+
+def as_json(data: Any) -> str:
+    """JSON for machines."""
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+
+
+def summary_text(summary: Summary) -> str:
+    """A run in a few lines."""
+    counters = summary.counters
+    lines = []
+    if summary.partitions == summary.up_to_date:
+        lines.append(f"nothing to do: all {summary.partitions} partitions are up to date ({summary.seconds:.1f} s)")
+    else:
+        lines.append(
+            f"{len(summary.computed)} partitions computed, {summary.up_to_date} up to date, "
+            f"{len(summary.failed)} failed ({summary.seconds:.1f} s)"
+        )
+        flags = ", ".join(f"{counters[f'flag_{f}']:,} {f}" for f in FLAGS if counters.get(f"flag_{f}"))
+        lines.append(f"{counters.get('rows', 0):,} rows: {flags or 'none'}")
+        lines.append(
+            f"{counters.get('duplicates', 0):,} duplicates dropped, {counters.get('late', 0):,} rows out of order"
+        )
+    for outcome in summary.failed:
+        lines.append(f"failed: {outcome}: {outcome.error}")
+    for q in summary.quarantined:
+        lines.append(f"quarantined: {q.path}: {q.reason}: {q.detail}")
+    return "\n".join(lines)
+
+
+def plan_text(plan: Plan, json: bool = False) -> str:
+    """A plan: every stale partition with its reasons."""
+    if json:
+        return as_json(
+            {
+                "partitions": len(plan.partitions),
+                "stale": [{"partition": str(p), "reasons": list(p.reasons)} for p in plan.stale],
+                "quarantined": [{"path": q.path, "reason": q.reason} for q in (*plan.misplaced, *plan.known.values())],
+            }
+        )
+    lines = [f"{p}: {'; '.join(p.reasons)}" for p in plan.stale]
+    lines += [f"quarantined: {q.path}: {q.reason}: {q.detail}" for q in (*plan.misplaced, *plan.known.values())]
+    fresh = len(plan.partitions) - len(plan.stale)
+    return "\n".join([*lines, f"{len(plan.stale)} partitions to compute, {fresh} up to date"])
+
+
+def list_text(json: bool = False) -> str:
+    """Every registered feature."""
+    from tickstate.features.registry import default_registry
+
+    rows = [
+        {
+            "name": e.feature.name, "channel": e.feature.channel, "group": e.feature.group,
+            "columns": len(e.feature.make().names), "default": e.feature.default, "package": e.package,
+        }
+        for e in default_registry()
+    ]  # fmt: skip
+    if json:
+        return as_json(rows)
+    texts = [{**r, "default": "on" if r["default"] and r["package"] == "tickstate" else "when selected"} for r in rows]
+    return table(texts)
+
+
+def table(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows of equal keys as aligned text."""
+    rows = [{k: str(v) for k, v in row.items()} for row in rows]
+    if not rows:
+        return ""
+    head = {k: k for k in rows[0]}
+    width = {k: max(len(r[k]) for r in (head, *rows)) for k in head}
+    return "\n".join("  ".join(r[k].ljust(width[k]) for k in head).rstrip() for r in (head, *rows))
+
+
+def describe_text(name: str, json: bool = False) -> str:
+    """All that the registry knows of what ``name`` selects."""
+    from tickstate.features.registry import default_registry
+
+    found = [_described(e.feature, e.package, name) for e in default_registry().find(name)]
+    return as_json(found) if json else "\n\n".join(_as_text(d) for d in found)
+
+
+def _described(feature: Any, package: str, name: str) -> dict[str, Any]:
+    from tickstate.features.graph import build_graph
+
+    instance = feature.make()
+    graph = build_graph(feature.channel, [feature.name])
+    columns = [c for c in instance.columns() if c.name == name] or instance.columns()
+    if name in (feature.name, feature.group):
+        columns = instance.columns()
+    return {
+        "name": feature.name, "channel": feature.channel, "group": feature.group, "package": package,
+        "version": feature.version, "about": (feature.__doc__ or "").strip(), "source": feature.source,
+        "inputs": list(feature.inputs), "lookback": str(instance.lookback()),
+        "total_lookback_s": graph.lookback(next(f for f in graph.features if f.name == feature.name)) / 1e6,
+        "default": feature.default,
+        "parameters": {
+            k: {"value": instance[k], "unit": p.unit, "about": p.doc} for k, p in feature.params.items()
+        },
+        "columns": [{"name": c.name, "unit": c.unit, "formula": c.formula, "null": c.nulls} for c in columns],
+    }  # fmt: skip
+
+
+def _as_text(d: dict[str, Any]) -> str:
+    lines = [
+        f"{d['name']} ({d['channel']}, group {d['group']}, version {d['version']}, from {d['package']})",
+        f"  {d['about']}",
+        f"  inputs: {', '.join(d['inputs'])}",
+        f"  lookback: {d['lookback']}; with its inputs' {d['total_lookback_s']:g} s",
+    ]
+    lines += [f"  source: {d['source']}"] if d["source"] else []
+    for key, p in d["parameters"].items():
+        value = list(p["value"]) if isinstance(p["value"], tuple) else p["value"]
+        lines.append(f"  parameter {key} = {value} ({p['unit']}): {p['about']}")
+    lines += ["  " + line for line in table(d["columns"]).splitlines()]
+    return "\n".join(lines)

@@ -1,0 +1,170 @@
+"""A run: plan, execute, and plan again while bronze moved or workers were lost. The runners are its settings."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tickstate.kernels import _jit
+from tickstate.lake.commit import Quarantined
+from tickstate.runners.executor import Outcome
+from tickstate.runners.plan import Plan, Selection, make_plan
+from tickstate.runners.pool import InlineExecutor, local_pool, run_alone, run_spans
+
+ATTEMPTS = 3
+"""How often a run plans again after losing workers or meeting bronze that changes under it."""
+LONGEST_SPAN = 24
+
+
+class Observer(Protocol):
+    """What watches a run: progress bars, metrics, tests."""
+
+    def planned(self, plan: Plan) -> None: ...
+    def compiling(self, kernels: int) -> None: ...
+    def finished(self, outcome: Outcome) -> None: ...
+    def noticed(self, text: str) -> None: ...
+
+
+class Silent:
+    """An observer that looks away."""
+
+    def planned(self, plan: Plan) -> None:
+        """The plan is made."""
+
+    def compiling(self, kernels: int) -> None:
+        """Kernels must be compiled first."""
+
+    def finished(self, outcome: Outcome) -> None:
+        """One partition is through."""
+
+    def noticed(self, text: str) -> None:
+        """Something out of the ordinary, in words."""
+
+
+@dataclass
+class Summary:
+    """What a run did."""
+
+    partitions: int = 0
+    up_to_date: int = 0
+    computed: list[Outcome] = field(default_factory=list)
+    failed: list[Outcome] = field(default_factory=list)
+    quarantined: list[Quarantined] = field(default_factory=list)
+    """Bronze files left out: found now, or known from the records of what is up to date."""
+    seconds: float = 0.0
+    plan: Plan | None = field(default=None, repr=False)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Rows, rows by flag, duplicates and late rows, over what was computed."""
+        total: Counter[str] = Counter()
+        for outcome in self.computed:
+            total.update(outcome.counters)
+        return dict(total)
+
+    @property
+    def exit_code(self) -> int:
+        """0: everything is there; 1: a partition failed or a bronze file is quarantined."""
+        return 1 if self.failed or self.quarantined else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "partitions": self.partitions, "computed": len(self.computed), "up_to_date": self.up_to_date,
+            "failed": [{"partition": str(o), "error": o.error} for o in self.failed],
+            "counters": self.counters,
+            "quarantined": [{"path": q.path, "reason": q.reason, "detail": q.detail} for q in self.quarantined],
+            "seconds": round(self.seconds, 3),
+        }  # fmt: skip
+
+
+PoolFactory = Callable[[], AbstractContextManager[Executor]]
+
+
+def run_single(selection: Selection, observer: Observer | None = None) -> Summary:
+    """Every stale partition of the selection, in this process, in order."""
+    return _run(selection, InlineExecutor, LONGEST_SPAN, observer or Silent())
+
+
+def run_batch(
+    selection: Selection,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    observer: Observer | None = None,
+) -> Summary:
+    """Every stale partition over a pool; a lane's hours are spread over its workers too.
+
+    ``executor``: any ``concurrent.futures.Executor`` whose workers see the same paths, in place of a local pool.
+    """
+    workers = workers or os.cpu_count() or 1
+    if executor is not None:
+        return _run(selection, lambda: nullcontext(executor), LONGEST_SPAN, observer or Silent())
+    if workers == 1:
+        return run_single(selection, observer)
+    return _run(selection, lambda: local_pool(workers), LONGEST_SPAN, observer or Silent(), workers)
+
+
+def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observer, workers: int = 1) -> Summary:
+    began = time.monotonic()
+    plan = make_plan(selection)
+    observer.planned(plan)
+    summary = Summary(partitions=len(plan.partitions), up_to_date=len(plan.partitions) - len(plan.stale), plan=plan)
+    known = dict(plan.known)
+    changed: list[Outcome] = []
+
+    def report(outcome: Outcome) -> None:
+        known.update({q.path: q for q in outcome.quarantined})
+        if outcome.changed:
+            changed.append(outcome)
+            return
+        (summary.failed if outcome.error else summary.computed).append(outcome)
+        observer.finished(outcome)
+
+    for attempt in range(ATTEMPTS):
+        done = {(o.channel, o.lane, o.hour) for o in (*summary.computed, *summary.failed)}
+        plan.partitions = [p for p in plan.partitions if (p.channel, p.lane, p.hour) not in done]
+        spans = plan.spans(_span_length(len(plan.stale), workers, longest))
+        if not spans:
+            break
+        _prepare(plan, observer)
+        changed.clear()
+        with pool() as executor:
+            lost = run_spans(spans, executor, report)
+        if not lost and not changed:
+            break
+        if lost and attempt == ATTEMPTS - 1:
+            observer.noticed("workers keep dying: what is left runs one partition at a time")
+            run_alone(lost, report)
+            break
+        observer.noticed(
+            "a worker died: planning again" if lost else "bronze changed while it was read: planning again"
+        )
+        plan = make_plan(selection)
+    for outcome in changed:
+        summary.failed.append(
+            Outcome(outcome.channel, outcome.lane, outcome.hour, error="bronze kept changing: run again")
+        )
+    known.update({q.path: q for q in plan.misplaced})
+    summary.quarantined = [known[path] for path in sorted(known)]
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+def _span_length(stale: int, workers: int, longest: int) -> int:
+    """Hours a task: long spans pay the lookback once, short ones keep every worker busy to the end."""
+    return longest if workers == 1 else max(1, min(longest, stale // (4 * workers)))
+
+
+def _prepare(plan: Plan, observer: Observer) -> None:
+    """Compile here what is not compiled yet, so that workers only load it."""
+    from tickstate.kernels import book, columns, order
+
+    needed = {k for m in (book, columns, order) for k in vars(m).values() if isinstance(k, _jit.Kernel) and k.typed}
+    needed.update(f.kernel for span in plan.spans(1) for f in span.graph.features)
+    _jit.prepare(sorted(needed, key=lambda k: (k.__module__, k.__name__)), observer.compiling)
