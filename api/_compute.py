@@ -34,7 +34,7 @@ def compute(
 
     Args:
         orderbook: bronze rows in any order (FEATURES.md section 2): ``capture_ts``, ``timestamp``, ``bids``,
-            ``asks``, optional ``nonce``, ``collected_at``, and ``exchange`` and ``symbol`` where there are several lanes.
+            ``asks``, optional ``nonce``, ``collected_at``, and ``exchange``, ``symbol`` where there are several lanes.
         features: names of features, groups or columns; default every built-in that is on.
         config: path of a features.toml, or the same as nested dictionaries.
 

@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 SECOND = 1_000_000
 """Microseconds in a second: all times inside are integer microseconds."""
 
+_TRADES = {
+    "capture_ts": "int64 us (n): receipt time, the event clock",
+    "price": "float64 quote (n): finite and above 0",
+    "amount": "float64 lots (n): finite and above 0",
+    "side": "float64 (n): the aggressor, +1 buy, -1 sell, NaN unknown",
+    "quote": "float64 quote (n): notional by the lane facts",
+    "base": "float64 base (n): notional by the lane facts",
+}
+JOINED = "trades."
+"""Prefix of the joined trades' arrays among the sources of the order book: all trades up to the last row."""
+
 SOURCES: Mapping[str, Mapping[str, str]] = {
     "orderbook": {
         "capture_ts": "int64 us (n): receipt time, the event clock",
@@ -32,6 +43,15 @@ SOURCES: Mapping[str, Mapping[str, str]] = {
         "ask_size": "float64 lots (n, depth)",
         "bid_levels": "int64 (n): bid levels present, at most depth",
         "ask_levels": "int64 (n): ask levels present, at most depth",
+        **{JOINED + name: about.replace("(n)", "(m)") for name, about in _TRADES.items()},
+    },
+    "trades": _TRADES,
+    "ticker": {
+        "capture_ts": "int64 us (n): receipt time, the event clock",
+        "bid": "float64 quote (n): finite and above 0",
+        "ask": "float64 quote (n): finite and above bid",
+        "bid_volume": "float64 lots (n): as quoted, NaN where missing",
+        "ask_volume": "float64 lots (n): as quoted, NaN where missing",
     },
 }
 """The arrays that features of a channel may read, one row a valid row of bronze."""
@@ -59,14 +79,23 @@ def near(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for every feature of a run (``[run]`` in features.toml)."""
+    """What holds for every feature of a lane: ``[run]`` and ``[lanes."exchange/symbol"]`` of features.toml."""
 
     max_staleness: float = 300.0
     """Seconds after which the snapshot before is no previous one."""
     depth: int = 20
     """Book levels a side that features see."""
+    trades_max_gap: float = 300.0
+    """Lane fact: seconds after the last trade in which trades count as alive."""
+    contract_size: float = 1.0
+    """Lane fact: base (inverse: quote) currency that one lot stands for."""
+    inverse: bool = False
+    """Lane fact: an amount counts quote currency, as in coin-margined futures."""
 
     def __post_init__(self) -> None:
+        for name in ("trades_max_gap", "contract_size"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise FeatureError(f"{name} = {getattr(self, name)}", expected="a number above 0")
         if not 0 < self.max_staleness <= 86_400:
             raise FeatureError(f"max_staleness = {self.max_staleness}", expected="seconds, above 0 and at most 86400")
         if not 1 <= self.depth <= 1000:
@@ -74,7 +103,13 @@ class Settings:
 
     @property
     def max_staleness_us(self) -> int:
+        """``max_staleness`` in microseconds."""
         return round(self.max_staleness * SECOND)
+
+    @property
+    def trades_max_gap_us(self) -> int:
+        """``trades_max_gap`` in microseconds."""
+        return round(self.trades_max_gap * SECOND)
 
 
 @dataclass(frozen=True)
@@ -83,23 +118,26 @@ class Lookback:
 
     ``steps`` previous valid rows, each at most ``max_staleness`` older than the next, or the rows of the last
     ``seconds``. Along the graph lookbacks add up: a 300 s window on a feature of one step reaches back
-    300 + 300 = 600 s, since the row that enters the window may have its previous one 300 s earlier.
+    300 + 300 = 600 s, since the row that enters the window may have its previous one 300 s earlier. ``days``
+    counts UTC days: 1 is the row's own day, 2 that and the one before.
     """
 
     steps: int = 0
     seconds: float = 0.0
+    days: int = 0
 
     def microseconds(self, settings: Settings) -> int:
         """How far back in time this reaches at most.
 
-        >>> Lookback(steps=2).microseconds(Settings()) // SECOND, Lookback(seconds=900).microseconds(Settings()) // SECOND
-        (600, 900)
+        >>> Lookback(steps=2).microseconds(Settings()) // SECOND
+        600
         """
         return max(self.steps * settings.max_staleness_us, round(self.seconds * SECOND))
 
     def __str__(self) -> str:
         parts = [f"{self.steps} step{'s' * (self.steps > 1)}"] if self.steps else []
         parts += [f"{self.seconds:g} s"] if self.seconds else []
+        parts += [f"{self.days} UTC day{'s' * (self.days > 1)}"] if self.days else []
         return " and ".join(parts) or "none"
 
 
@@ -205,9 +243,28 @@ class Feature:
         """What the kernel needs of its inputs' past."""
         return self.looks_back
 
+    def trades_lookback(self) -> Lookback:
+        """What the kernel needs of the joined trades' past (order-book features that read ``trades.*``).
+
+        ``seconds`` before the first new row; with ``state`` the kernel is given new trades only, and ``seconds`` or
+        ``days`` say from where on a cold start must feed them.
+        """
+        return Lookback()
+
     def arguments(self) -> tuple[Any, ...]:
         """The kernel's parameters, between state and ``out``."""
         return ()
+
+    def new_state(self) -> tuple[np.ndarray, ...]:
+        """The arrays that the kernel carries from call to call, as they are before any row."""
+        import numpy as np
+
+        return () if self.state is None else (np.zeros(1, self.state),)
+
+    @cached_property
+    def joins(self) -> bool:
+        """Whether the kernel reads trades beside the rows of its channel."""
+        return any(name.startswith(JOINED) for name in self.inputs)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

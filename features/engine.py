@@ -1,24 +1,26 @@
 """The chunk engine: rows of one lane in, columns out, with everything it remembers held in plain sight.
 
 What it remembers between two chunks is the ``State``: the tails of columns that windows and steps still
-read, and the structs that kernels carry. State is a cache: an engine that started ``total_lookback``
-earlier has the same state, bit for bit, as one that has run for a year.
+read, and the arrays that kernels carry. State is a cache: an engine that started at the lookback has
+the same state, bit for bit, as one that has run for a year.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
-from tickstate.features.base import Feature
-from tickstate.features.graph import Graph, own_tail
+from tickstate.features.base import JOINED, SOURCES, Feature
+from tickstate.features.graph import Graph, Tail, own_tail, trades_tail
 from tickstate.kernels import columns as column_kernels
 
+Arrays = Mapping[str, np.ndarray]
 
-@dataclass(frozen=True)
-class Rows:
+
+class Rows(Protocol):
     """A chunk of one lane's rows, in order.
 
     ``flag`` (n): 0 where a row is valid. ``arrays``: the ``SOURCES`` of the channel for the v valid rows; the
@@ -26,13 +28,8 @@ class Rows:
     """
 
     flag: np.ndarray
-    arrays: Mapping[str, np.ndarray]
-    lead: int = 0
-
-    @property
-    def valid(self) -> int:
-        """The number of valid rows."""
-        return self.arrays["capture_ts"].shape[0]
+    arrays: Arrays
+    lead: int
 
 
 @dataclass(frozen=True)
@@ -46,15 +43,17 @@ class Values:
 
 @dataclass(frozen=True)
 class State:
-    """What the engine remembers: tails by column, carried structs by feature. Arrays only."""
+    """What the engine remembers: tails by column, carried arrays by feature. Arrays only."""
 
-    tails: Mapping[str, np.ndarray]
-    carried: Mapping[str, np.ndarray]
+    tails: Arrays = field(default_factory=dict)
+    carried: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
 
     def copy(self) -> State:
+        """Arrays of its own."""
         return State(
-            {k: v.copy() for k, v in self.tails.items()}, {k: v.copy() for k, v in self.carried.items()}
-        )  # fmt: skip
+            {k: v.copy() for k, v in self.tails.items()},
+            {k: tuple(a.copy() for a in v) for k, v in self.carried.items()},
+        )
 
 
 class Engine:
@@ -62,39 +61,54 @@ class Engine:
 
     def __init__(self, graph: Graph, state: State | None = None) -> None:
         self.graph = graph
-        self._tails: dict[str, np.ndarray] = {}
-        self._carried = {f.name: np.zeros(1, f.state) for f in graph.features if f.state is not None}
-        if state is not None:
-            state = state.copy()
-            self._tails, self._carried = dict(state.tails), dict(state.carried)
+        fresh = {f.name: f.new_state() for f in graph.features if f.state is not None}
+        self._state = State({}, fresh) if state is None else state.copy()
 
     @property
     def state(self) -> State:
         """A copy of what the engine remembers now."""
-        return State(self._tails, self._carried).copy()
+        return self._state.copy()
 
-    def push(self, rows: Rows, *, emit: bool = True) -> dict[str, Values]:
-        """Compute the graph on the next rows. Without ``emit`` only what later rows need, and nothing is returned."""
-        if rows.valid == 0:
-            return {c.name: _all_null(rows.flag.shape[0]) for c in self.graph.columns} if emit else {}
-        chunk = _Chunk(rows, self._tails)
+    def push(self, rows: Rows, trades: Arrays | None = None, *, emit: bool = True) -> dict[str, Values]:
+        """Compute the graph on the next rows. Without ``emit`` only what later rows need, and nothing is returned.
+
+        ``trades`` (a graph that joins them): the lane's good trades since the last call, up to and including the time
+        of the last valid row of ``rows``; none may be later.
+        """
+        n = rows.flag.shape[0]
+        if not rows.arrays["capture_ts"].shape[0]:
+            return {c.name: _all_null(n) for c in self.graph.columns} if emit else {}
+        chunk = _Chunk(rows, self._state.tails, self._joined(trades))
         finished: dict[str, Values] = {}
         for feature in self.graph.features:
             if emit or feature.name in self.graph.remembering:
                 finished.update(self._run(feature, chunk))
-        self._remember(chunk)
+        self._remember(chunk, int(rows.arrays["capture_ts"][-1]))
         if not emit:
             return {}
-        flagged = rows.valid != rows.flag.shape[0]
         chosen = {c.name: finished[c.name] for c in self.graph.columns}
+        flagged = rows.arrays["capture_ts"].shape[0] != n
         return {name: _spread(v, rows.flag) for name, v in chosen.items()} if flagged else chosen
 
+    def push_trades(self, trades: Arrays) -> None:
+        """Take in trades before any row sees them; later rows are at or after all of them."""
+        if not trades["capture_ts"].shape[0]:
+            return
+        chunk = _Chunk(_NO_ROWS, self._state.tails, self._joined(trades))
+        for feature in self.graph.features:
+            if feature.joins and feature.state is not None:
+                self._run(feature, chunk)
+        self._remember(chunk, int(trades["capture_ts"][-1]))
+
+    def _joined(self, trades: Arrays | None) -> Arrays:
+        if not self.graph.joins:
+            return {}
+        return {JOINED + name: values for name, values in (trades or _NO_TRADES).items()}
+
     def _run(self, feature: Feature, chunk: _Chunk) -> dict[str, Values]:
-        start = 0 if feature.state is not None else chunk.history(feature)
-        inputs = [chunk.column(name, start) for name in feature.inputs]
-        out = np.empty((len(feature.names), chunk.rows.valid))
-        state = (self._carried[feature.name],) if feature.state is not None else ()
-        feature.kernel(*inputs, start, *state, *feature.call, out)
+        start, inputs = chunk.inputs(feature)
+        out = np.empty((len(feature.names), chunk.valid))
+        feature.kernel(*inputs, start, *self._state.carried.get(feature.name, ()), *feature.call, out)
         validity = np.empty((out.shape[0], (out.shape[1] + 7) // 8), np.uint8)
         nulls = np.empty(out.shape[0], np.int64)
         column_kernels.finish_columns(out, validity, nulls)
@@ -102,34 +116,58 @@ class Engine:
         chunk.add(dict(zip(feature.names, out, strict=True)))
         return {n: Values(out[i], validity[i], int(nulls[i])) for i, n in enumerate(feature.names)}
 
-    def _remember(self, chunk: _Chunk) -> None:
-        times = chunk.whole("capture_ts")
+    def _remember(self, chunk: _Chunk, now: int) -> None:
+        """Keep the tails: everything later than ``now`` - what a column's readers look back, or their steps."""
+        kept = {}
         for name, tail in self.graph.tails.items():
-            values = chunk.whole(name)
-            recent = times.shape[0] - np.searchsorted(times, times[-1] - tail.microseconds, side="right")
-            keep = min(max(tail.steps, int(recent) if tail.microseconds else 0), values.shape[0])
-            self._tails[name] = values[values.shape[0] - keep :].copy()
+            if name.startswith(JOINED) or chunk.valid:
+                values = chunk.whole(name)
+                keep = chunk.reach(tail, name.startswith(JOINED), now, values.shape[0])
+                kept[name] = values[values.shape[0] - keep :].copy()
+            elif name in self._state.tails:
+                kept[name] = self._state.tails[name]
+        self._state = State(kept, self._state.carried)
 
 
 class _Chunk:
     """The columns of one chunk, each behind the tail that is kept of it."""
 
-    def __init__(self, rows: Rows, tails: Mapping[str, np.ndarray]) -> None:
-        self.rows, self._tails = rows, tails
-        self._new = dict(rows.arrays)
+    def __init__(self, rows: Rows, tails: Arrays, joined: Arrays) -> None:
+        self._tails, self._lead = tails, rows.lead
+        self._new = {**rows.arrays, **joined}
         self._joined: dict[str, np.ndarray] = {}
+        self.valid = rows.arrays["capture_ts"].shape[0]
 
-    def add(self, columns: Mapping[str, np.ndarray]) -> None:
+    def add(self, columns: Arrays) -> None:
         self._new.update(columns)
 
-    def history(self, feature: Feature) -> int:
-        """How many rows of history the feature's kernel gets."""
-        tail, times = own_tail(feature), self._tails.get("capture_ts")
-        if times is None or (not tail.steps and not tail.microseconds):
+    def inputs(self, feature: Feature) -> tuple[int, list[np.ndarray]]:
+        """``start`` and the columns that the feature's kernel gets: new rows behind the history it looks back on."""
+        if feature.state is not None:
+            return 0, [_read_only(self._bare(name)) for name in feature.inputs]
+        start = self._history(own_tail(feature), False)
+        before = self._history(trades_tail(feature), True) if feature.joins else 0
+        arrays = []
+        for name in feature.inputs:
+            whole, new = self.whole(name), self._bare(name).shape[0]
+            keep = new + (before if name.startswith(JOINED) else start)
+            arrays.append(_read_only(whole[whole.shape[0] - keep :]))
+        return start, arrays
+
+    def _history(self, tail: Tail, joined: bool) -> int:
+        """How many rows of a tail the next rows look back on."""
+        clock = self._tails.get(f"{JOINED}capture_ts" if joined else "capture_ts")
+        if clock is None or tail == Tail():
             return 0
-        first = self._new["capture_ts"][0]
-        recent = times.shape[0] - int(np.searchsorted(times, first - tail.microseconds, side="right"))
-        return max(min(tail.steps, times.shape[0]), recent if tail.microseconds else 0)
+        first = int(self._new["capture_ts"][0])
+        recent = clock.shape[0] - int(np.searchsorted(clock, first - tail.microseconds, side="right"))
+        return max(min(tail.steps, clock.shape[0]), recent if tail.microseconds else 0)
+
+    def reach(self, tail: Tail, joined: bool, now: int, length: int) -> int:
+        """How many of the last rows of a column must be kept for rows from ``now`` on."""
+        clock = self.whole(f"{JOINED}capture_ts" if joined else "capture_ts")
+        recent = clock.shape[0] - int(np.searchsorted(clock, now - tail.microseconds, side="right"))
+        return min(max(tail.steps, recent if tail.microseconds else 0), length)
 
     def whole(self, name: str) -> np.ndarray:
         """A column with its tail before it."""
@@ -137,21 +175,37 @@ class _Chunk:
             self._joined[name] = self._join(name)
         return self._joined[name]
 
-    def column(self, name: str, start: int) -> np.ndarray:
-        """A column with the last ``start`` rows of its tail before it, read-only."""
-        whole = self.whole(name)
-        array = whole[whole.shape[0] - self.rows.valid - start :]
-        array.flags.writeable = False
-        return array
+    def _bare(self, name: str) -> np.ndarray:
+        """A column without its tail; without rows, none."""
+        new = self._new.get(name, _NO_VALUES)
+        return new[self._lead :] if new.ndim == 2 else new
 
     def _join(self, name: str) -> np.ndarray:
         new, tail = self._new[name], self._tails.get(name)
-        lead = self.rows.lead if new.ndim == 2 else 0
+        lead = self._lead if new.ndim == 2 else 0
         before = 0 if tail is None else tail.shape[0]
         if tail is not None and 0 < before <= lead:
             new[lead - before : lead] = tail
             return new[lead - before :]
         return new[lead:] if not before else np.concatenate((tail, new[lead:]))
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    flag: np.ndarray
+    arrays: Arrays
+    lead: int = 0
+
+
+_NO_VALUES = np.empty(0)
+_NO_ROWS = _Nothing(np.empty(0, np.uint8), {"capture_ts": np.empty(0, np.int64)})
+_NO_TRADES = {name: np.empty(0, np.int64 if name == "capture_ts" else np.float64) for name in SOURCES["trades"]}
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array[:]
+    view.flags.writeable = False
+    return view
 
 
 def _all_null(n: int) -> Values:

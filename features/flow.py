@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from tickstate.features.base import SECOND, Column, Feature, Lookback, Param
+from tickstate.features.base import SECOND, Column, Feature, Lookback
+from tickstate.features.windows import Windows
 from tickstate.kernels import history, step, window
 
 NO_PREVIOUS = "without a previous snapshot within max_staleness"
-HORIZONS = Param((5, 15, 60, 300, 900), "window lengths", "s", minimum=1, ascending=True)
 
 
 class BookHistory(Feature):
@@ -70,43 +70,27 @@ class OrderFlow(Feature):
         return (self.settings.max_staleness_us, tuple(math.exp(-0.5 * i) for i in range(10)))
 
 
-class WindowSums(Feature):
-    """Base of features that fold one column over the windows (t - h, t]."""
+class FlowWindows(Windows):
+    """Base of the windows over steps of the book."""
 
     group = "flow"
-    params = {"horizons": HORIZONS}
-    kernel = window.sum_windows
-    kind = window.SUM
-    pattern, unit, formula = "", "", ""
-
-    def columns(self) -> tuple[Column, ...]:
-        return tuple(
-            Column(f"{self.pattern}_{h}s", self.unit, f"{self.formula} over ({h} s)", "if the window has no value")
-            for h in self["horizons"]
-        )
-
-    def lookback(self) -> Lookback:
-        return Lookback(seconds=self["horizons"][-1])
-
-    def arguments(self) -> tuple[object, ...]:
-        return (tuple(h * SECOND for h in self["horizons"]), self.kind)
 
 
-class OfiSum(WindowSums):
+class OfiSum(FlowWindows):
     """Order-flow imbalance over windows."""
 
     name, inputs = "ofi_sum", ("capture_ts", "ofi")
     pattern, unit, formula = "ofi_sum", "lots", "sum of ofi"
 
 
-class MlofiSum(WindowSums):
+class MlofiSum(FlowWindows):
     """Multi-level order-flow imbalance over windows."""
 
     name, inputs = "mlofi_sum", ("capture_ts", "mlofi")
     pattern, unit, formula = "mlofi_sum", "lots", "sum of mlofi"
 
 
-class RealisedVolatility(WindowSums):
+class RealisedVolatility(FlowWindows):
     """Realised volatility on every update (it contains the bounce of the mid)."""
 
     name, inputs = "rv", ("capture_ts", "log_return")
@@ -114,7 +98,7 @@ class RealisedVolatility(WindowSums):
     kind = window.ROOT_OF_SQUARES
 
 
-class MeanSpread(WindowSums):
+class MeanSpread(FlowWindows):
     """Relative spread over windows, each snapshot alike."""
 
     name, inputs = "mean_relative_spread", ("capture_ts", "relative_spread")

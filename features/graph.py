@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tickstate.features.base import SOURCES, Column, Feature, FeatureError, Lookback, Settings, near
+from tickstate.features.base import JOINED, SECOND, SOURCES, Column, Feature, FeatureError, Lookback, Settings, near
 from tickstate.features.registry import BUILT_IN, Registry, default_registry
 
+DAY = 86_400 * SECOND
 KEYS_GROUP = "keys"
 """Features that every partition of the channel has, whatever is selected."""
 
@@ -46,19 +47,23 @@ class Graph:
 
     @cached_property
     def tails(self) -> dict[str, Tail]:
-        """What must be kept of each column between two chunks, by column."""
+        """What must be kept of each column between two chunks, by column; the clocks as long as anything."""
         found: dict[str, Tail] = {}
         for feature in self.features:
-            tail = own_tail(feature)
-            if feature.state is None and tail != Tail():
-                for name in feature.inputs:
-                    found[name] = found.get(name, Tail()).union(tail)
-        if found:
-            longest = Tail()
-            for tail in found.values():
-                longest = longest.union(tail)
-            found["capture_ts"] = longest
+            if feature.state is not None:
+                continue
+            for name in feature.inputs:
+                tail = trades_tail(feature) if name.startswith(JOINED) else own_tail(feature)
+                clock = f"{JOINED}capture_ts" if name.startswith(JOINED) else "capture_ts"
+                if tail != Tail():
+                    for kept in (name, clock):
+                        found[kept] = found.get(kept, Tail()).union(tail)
         return found
+
+    @cached_property
+    def joins(self) -> bool:
+        """Whether any feature reads the joined trades."""
+        return any(f.joins for f in self.features)
 
     @cached_property
     def remembering(self) -> frozenset[str]:
@@ -84,15 +89,38 @@ class Graph:
         """Microseconds of bronze before a partition that its rows depend on."""
         return max((self.lookback(f) for f in self.features), default=0)
 
+    def trades_since(self, time: int) -> int:
+        """The first capture_ts (us) of joined trades that rows from ``time`` (us) on depend on."""
+        return min((self._trades_since(f, time) for f in self.features), default=time)
+
+    def _trades_since(self, feature: Feature, time: int) -> int:
+        found = time
+        if feature.joins:
+            lookback = feature.trades_lookback()
+            found -= lookback.microseconds(self.settings)
+            if lookback.days:
+                found = min(found, (time // DAY - lookback.days + 1) * DAY)
+        earlier = time - feature.lookback().microseconds(self.settings)
+        upstream = [self._trades_since(self.producers[n], earlier) for n in feature.inputs if n in self.producers]
+        return min([found, *upstream])
+
     def definition(self) -> dict[str, dict[str, Any]]:
         """What identifies the numbers: version and parameters of every feature computed."""
         return {f.name: {"version": f.version, "params": dict(f.values)} for f in self.features}
 
 
 def own_tail(feature: Feature) -> Tail:
-    """The past that a feature's kernel is given of its inputs."""
-    lookback: Lookback = feature.lookback()
-    return Tail(lookback.steps, round(lookback.seconds * 1_000_000))
+    """The past that a feature's kernel is given of its channel's rows."""
+    return _tail(feature.lookback())
+
+
+def trades_tail(feature: Feature) -> Tail:
+    """The past that a feature's kernel is given of the joined trades."""
+    return _tail(feature.trades_lookback())
+
+
+def _tail(lookback: Lookback) -> Tail:
+    return Tail(lookback.steps, round(lookback.seconds * SECOND))
 
 
 def build_graph(

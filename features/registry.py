@@ -21,6 +21,7 @@ _COLUMN = re.compile(r"[a-z][A-Za-z0-9_]*")
 RESERVED = (
     "exchange", "symbol", "year", "month", "day", "hour",
     "capture_ts", "timestamp", "nonce", "row_id", "book_flag", "latency_ms",
+    "trade_id", "side", "price", "amount", "sample_ts", "snapshot_count", "data_staleness_ms",
 )  # fmt: skip
 """Columns that every partition has and no feature may make."""
 
@@ -110,10 +111,11 @@ def default_registry() -> Registry:
     """The built-in features, then those of installed packages."""
     from importlib.metadata import entry_points
 
-    from tickstate.features import flow, structure
+    from tickstate.features import flow, regime, structure, tape, trades
 
     registry = Registry()
-    for feature in (*structure.FEATURES, *flow.FEATURES):
+    built_in = (structure, flow, trades, regime, tape)
+    for feature in (f for module in built_in for f in module.FEATURES):
         registry.register(feature)
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name)):
         loaded = point.load()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -15,19 +15,30 @@ TIME = pa.timestamp("us", tz="UTC")
 TYPES = {
     "double": pa.float64(), "int64": pa.int64(), "int8": pa.int8(), "bool": pa.bool_(), "string": pa.string(),
 }  # fmt: skip
-PASSED = {"orderbook": {"capture_ts": TIME, "timestamp": pa.int64(), "nonce": pa.int64()}}
+DOUBLE = pa.float64()
+_CLOCKS = {"capture_ts": TIME, "timestamp": pa.int64()}
+PASSED = {
+    "orderbook": {**_CLOCKS, "nonce": pa.int64()},
+    "trades": {**_CLOCKS, "trade_id": pa.string(), "side": pa.string(), "price": DOUBLE, "amount": DOUBLE},
+    "ticker": {**_CLOCKS, "bid": DOUBLE, "ask": DOUBLE, "bid_volume": DOUBLE, "ask_volume": DOUBLE},
+}
 """Bronze columns that silver repeats, by channel."""
 PARTITION = {
     "exchange": pa.string(), "symbol": pa.string(),
     "year": pa.int32(), "month": pa.int32(), "day": pa.int32(), "hour": pa.int32(),
 }  # fmt: skip
-KEYS = {"orderbook": {"row_id": pa.int64(), "book_flag": pa.string(), "latency_ms": pa.float64()}}
+_ROW = {"row_id": pa.int64(), "latency_ms": DOUBLE}
+KEYS = {
+    "orderbook": {"row_id": pa.int64(), "book_flag": pa.string(), "latency_ms": DOUBLE},
+    "trades": _ROW,
+    "ticker": _ROW,
+}
 """Columns that every row has, flagged or not, by channel."""
 
 
-def output_schema(graph: Graph) -> pa.Schema:
-    """The schema of a partition: passed through, partition columns, keys, then the selected columns."""
-    fixed = {**PASSED[graph.channel], **PARTITION, **KEYS[graph.channel]}
+def output_schema(graph: Graph, extras: Iterable[str] = ()) -> pa.Schema:
+    """The schema of a partition: passed through (``extras`` too), partition columns, keys, the selected columns."""
+    fixed = {**PASSED[graph.channel], **dict.fromkeys(extras, DOUBLE), **PARTITION, **KEYS[graph.channel]}
     return pa.schema([*fixed.items(), *((c.name, TYPES[c.dtype]) for c in graph.columns)])
 
 
@@ -40,11 +51,12 @@ def to_table(
 ) -> pa.Table:
     """One chunk of a partition. ``passed`` and ``keys`` give n values a column, ``partition`` one constant each."""
     n = len(keys["row_id"])
-    arrays = [passed[name] for name in PASSED[graph.channel]]
+    extras = [name for name in passed if name not in PASSED[graph.channel]]
+    arrays = [passed[name] for name in (*PASSED[graph.channel], *extras)]
     arrays += [pa.repeat(pa.scalar(partition[name], kind), n) for name, kind in PARTITION.items()]
     arrays += [keys[name] for name in KEYS[graph.channel]]
     arrays += [to_arrow(column, values[column.name]) for column in graph.columns]
-    return pa.Table.from_arrays(arrays, schema=output_schema(graph))
+    return pa.Table.from_arrays(arrays, schema=output_schema(graph, extras))
 
 
 def to_arrow(column: Column, values: Values) -> pa.Array:

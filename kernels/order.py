@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tickstate.kernels._jit import Ints, OutBytes, OutInts, helper, kernel
+from tickstate.kernels._jit import Bytes, Int, Ints, Offsets, OutBytes, OutInts, helper, kernel
 
 
 @kernel
@@ -94,3 +94,32 @@ def confirm_repeats(first: Ints, offsets: Ints, bits: Ints, out: OutBytes) -> No
             if bits[offsets[i] + c] != bits[offsets[j] + c]:
                 out[i] = 0
                 break
+
+
+@kernel
+def hash_texts(offsets: Offsets, data: Bytes, out: OutInts) -> None:
+    """Fold text i of ``data``, delimited by ``offsets`` (n + 1), into the hash ``out[i]`` (n)."""
+    for i in range(out.shape[0]):
+        h = mix(np.uint64(out[i]), np.uint64(offsets[i + 1] - offsets[i]))
+        for j in range(offsets[i], offsets[i + 1]):
+            h = mix(h, np.uint64(data[j]))
+        out[i] = np.int64(h)
+
+
+@kernel
+def find_recent(times: Ints, high: Ints, low: Ints, window: Int, out: OutBytes) -> None:
+    """out[i] = 1 where the last earlier row of the same (high, low) is at most ``window`` older; n rows, in order.
+
+    One open-addressing table from key to its last row: O(1) a row.
+    """
+    n = times.shape[0]
+    size = 4
+    while size < 2 * n:
+        size *= 2
+    last = np.full(size, -1, np.int64)
+    for i in range(n):
+        slot = np.int64(mix(np.uint64(low[i]), np.uint64(high[i])) & np.uint64(size - 1))
+        while last[slot] >= 0 and (high[last[slot]] != high[i] or low[last[slot]] != low[i]):
+            slot = (slot + 1) & (size - 1)
+        out[i] = 1 if last[slot] >= 0 and times[i] - times[last[slot]] <= window else 0
+        last[slot] = i

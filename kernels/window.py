@@ -7,9 +7,12 @@ run began. Here time is cut into blocks of h / 8 aligned to the epoch, and a win
   + the 7 full blocks between                     combined anew whenever a block begins
   + the current block up to this row              summed forwards from the block's start
 
-without any subtraction: amortised O(1) a row, and the bits depend only on the rows inside the window.
-The history before ``start`` must hold every row with capture_ts > capture_ts[start] - h; older rows are
-harmless. NaN inputs are left out.
+without any subtraction: amortised O(1) a row, and the bits depend only on the events inside the window.
+Events before the first window are harmless. NaN values are left out.
+
+The events (rows, trades, cells) and the times at which windows are asked for (rows) are separate: query q
+at time ``query_ts[q]`` sees the events 0 .. query_end[q]. A window of a column at its own rows is the case
+query_end[q] = q + 1.
 
 Tried and rejected: a running sum with Neumaier compensation (drifts less, but still depends on the start);
 two stacks (exact shape, but their flip depends on the start). Guarded by tests/test_properties.py.
@@ -21,8 +24,9 @@ import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, helper, kernel
 
-SUM, MEAN, ROOT_OF_SQUARES = range(3)
-BLOCKS = 8
+SUM, MEAN, ROOT_OF_SQUARES, SUM_OF_SQUARES = range(4)
+BLOCKS = 8  # a power of two: a slot of the ring is b & LAST, never b % BLOCKS
+LAST = BLOCKS - 1
 
 
 @helper
@@ -39,92 +43,115 @@ def first_after(capture_ts, time):
 
 
 @helper
-def clear_skipped(ring, last, now):
-    """Empty the ring's slots of blocks last + 1 .. now."""
-    for b in range(max(last + 1, now - BLOCKS + 1), now + 1):
-        ring[b % BLOCKS] = 0.0
-
-
-@helper
-def sum_between(ring, now):
-    """The full blocks now - 7 .. now - 1, oldest first."""
-    total = 0.0
-    for b in range(now - BLOCKS + 1, now):
-        total += ring[b % BLOCKS]
-    return total
+def own_ends(start, n):
+    """query_end for windows at the rows ``start`` .. n of the events themselves."""
+    return np.arange(start + 1, n + 1)
 
 
 @helper
 def value_of(x, square):
-    """What a row adds: 0 for NaN."""
+    """What an event adds: 0 for NaN."""
     if math.isnan(x):
         return 0.0
     return x * x if square else x
 
 
 @helper
-def fill_suffix(capture_ts, x, square, begin, block_end, suffix):
-    """suffix[j] = x[j] + ... + the last row before ``block_end``, added from the end; returns that end row."""
+def block_end_row(event_ts, begin, time):
+    """The first event from ``begin`` on with event_ts >= time."""
     end = begin
-    while end < x.shape[0] and capture_ts[end] < block_end:
+    while end < event_ts.shape[0] and event_ts[end] < time:
         end += 1
-    total = 0.0
-    for j in range(end - 1, begin - 1, -1):
-        total += value_of(x[j], square)
-        suffix[j] = total
     return end
 
 
 @helper
-def sum_window(capture_ts, x, start, width, kind, suffix, out):
-    """One window of ``width`` microseconds over one column; out (rows from ``start`` on)."""
-    n, block, square = x.shape[0], width // BLOCKS, kind == ROOT_OF_SQUARES
-    ring = np.zeros(BLOCKS)
-    now = capture_ts[start] // block
-    first = first_after(capture_ts, (now - BLOCKS + 1) * block - 1)
-    low = first_after(capture_ts, capture_ts[start] - width)
-    count = 0
-    for j in range(low, start):
-        count += 0 if math.isnan(x[j]) else 1
-    now = capture_ts[first] // block
+def sum_window(event_ts, x, query_ts, query_end, width, square, suffix, out, counts):
+    """Sums (out) and numbers of values (counts) of one window of ``width`` microseconds, for each query."""
+    block = width // BLOCKS
+    ring, held = np.zeros(BLOCKS), np.full(BLOCKS, -1)
+    i = first_after(event_ts, (query_ts[0] // block - LAST) * block - 1)
+    low = first_after(event_ts, query_ts[0] - width)
+    counted, count, now, until, slot, slot_end = low, 0, 0, 0, 0, 0
     between, oldest_end = 0.0, low
-    for i in range(first, n):
-        t = capture_ts[i]
-        moved = t >= (now + 1) * block
-        if moved:
-            clear_skipped(ring, now, t // block)
-            now = t // block
-        ring[now % BLOCKS] += value_of(x[i], square)
-        if i < start:
-            continue
-        while capture_ts[low] <= t - width:
+    for q in range(query_ts.shape[0]):
+        t, end = query_ts[q], query_end[q]
+        while i < end:
+            if event_ts[i] >= slot_end:
+                b = event_ts[i] // block
+                slot, slot_end = b & LAST, (b + 1) * block
+                ring[slot], held[slot] = 0.0, b
+            ring[slot] += value_of(x[i], square)
+            i += 1
+        while counted < end:
+            count += 0 if math.isnan(x[counted]) else 1
+            counted += 1
+        while low < end and event_ts[low] <= t - width:
             count -= 0 if math.isnan(x[low]) else 1
             low += 1
-        count += 0 if math.isnan(x[i]) else 1
-        if moved or i == start:
-            between = sum_between(ring, now)
-            oldest_end = fill_suffix(capture_ts, x, square, low, (now - BLOCKS + 1) * block, suffix)
+        if t >= until:
+            now = t // block
+            until = (now + 1) * block
+            between = 0.0
+            for b in range(now - LAST, now):
+                between += ring[b & LAST] if held[b & LAST] == b else 0.0
+            oldest_end = block_end_row(event_ts, low, (now - LAST) * block)
+            total = 0.0
+            for j in range(oldest_end - 1, low - 1, -1):
+                total += value_of(x[j], square)
+                suffix[j] = total
         oldest = suffix[low] if low < oldest_end else 0.0
-        total = (oldest + between) + ring[now % BLOCKS]
-        if count == 0:
-            total = math.nan
-        elif kind == MEAN:
-            total /= count
-        elif kind == ROOT_OF_SQUARES:
-            total = math.sqrt(total)
-        out[i - start] = total
+        current = ring[now & LAST] if held[now & LAST] == now else 0.0
+        out[q] = (oldest + between) + current
+        counts[q] = count
 
 
 @kernel
 def sum_windows(capture_ts: Ints, x: Floats, start: Int, widths: Ints, kind: Int, out: Block) -> None:
-    """Sum, mean or root of the sum of squares of ``x`` over the windows ``widths`` (microseconds, multiples of 8).
+    """Fold ``x`` over the windows ``widths`` (microseconds, multiples of 8) that end at its own rows.
 
-    n rows, ``out`` (w, n - start); NaN where a window holds no value. Accuracy: 1e-12 of the sum of magnitudes.
+    ``kind``: SUM, MEAN, ROOT_OF_SQUARES (of the sum of squares) or SUM_OF_SQUARES. n rows, ``out`` (w, n - start);
+    NaN where a window holds no value. Accuracy: 1e-12 of the sum of magnitudes.
     Plain form: out[h, i] = sum(x[j] for j <= i if capture_ts[j] > capture_ts[i] - widths[h]).
     """
-    suffix = np.empty(x.shape[0])
+    n = x.shape[0]
+    suffix, counts, ends = np.empty(n), np.empty(n - start, np.int64), own_ends(start, n)
+    square = kind in (ROOT_OF_SQUARES, SUM_OF_SQUARES)
     for h in range(widths.shape[0]):
-        sum_window(capture_ts, x, start, widths[h], kind, suffix, out[h])
+        row = out[h]
+        sum_window(capture_ts, x, capture_ts[start:], ends, widths[h], square, suffix, row, counts)
+        for q in range(n - start):
+            if counts[q] == 0:
+                row[q] = math.nan
+            elif kind == MEAN:
+                row[q] /= counts[q]
+            elif kind == ROOT_OF_SQUARES:
+                row[q] = math.sqrt(row[q])
+
+
+@kernel
+def ratio_windows(capture_ts: Ints, x: Floats, y: Floats, start: Int, widths: Ints, out: Block) -> None:
+    """sum of ``x`` / sum of ``y`` over windows at their own rows, as ``sum_windows``; NaN where the latter is 0."""
+    n = x.shape[0]
+    suffix, counts, ends = np.empty(n), np.empty(n - start, np.int64), own_ends(start, n)
+    below = np.empty(n - start)
+    for h in range(widths.shape[0]):
+        row = out[h]
+        sum_window(capture_ts, x, capture_ts[start:], ends, widths[h], False, suffix, row, counts)
+        sum_window(capture_ts, y, capture_ts[start:], ends, widths[h], False, suffix, below, counts)
+        for q in range(n - start):
+            row[q] = row[q] / below[q] if below[q] != 0.0 else math.nan
+
+
+@kernel
+def count_windows(capture_ts: Ints, start: Int, widths: Ints, out: Block) -> None:
+    """Number of rows in the windows ``widths`` (microseconds), out (w, n - start)."""
+    for h in range(widths.shape[0]):
+        low = first_after(capture_ts, capture_ts[start] - widths[h])
+        for i in range(start, capture_ts.shape[0]):
+            while capture_ts[low] <= capture_ts[i] - widths[h]:
+                low += 1
+            out[h, i - start] = i + 1 - low
 
 
 @helper
@@ -152,68 +179,51 @@ def add_moment(moments, slot, x):
 
 
 @helper
-def clear_moments(ring, last, now):
-    """Empty the ring's slots of blocks last + 1 .. now."""
-    for b in range(max(last + 1, now - BLOCKS + 1), now + 1):
-        ring[b % BLOCKS, :] = 0.0
-
-
-@helper
-def merge_between(ring, now):
-    """The (count, mean, M2) of full blocks now - 7 .. now - 1, oldest first."""
+def merge_between(ring, held, now):
+    """The (count, mean, M2) of the full blocks now - 7 .. now - 1, oldest first."""
     n, mean, m2 = 0.0, 0.0, 0.0
-    for b in range(now - BLOCKS + 1, now):
-        s = b % BLOCKS
-        n, mean, m2 = merge(n, mean, m2, ring[s, 0], ring[s, 1], ring[s, 2])
+    for b in range(now - LAST, now):
+        s = b & LAST
+        if held[s] == b:
+            n, mean, m2 = merge(n, mean, m2, ring[s, 0], ring[s, 1], ring[s, 2])
     return n, mean, m2
 
 
 @helper
-def fill_suffix_moments(capture_ts, x, begin, block_end, suffix):
-    """suffix[j] = moments of rows j .. the last before ``block_end``, added from the end; returns that end row."""
-    end = begin
-    while end < x.shape[0] and capture_ts[end] < block_end:
-        end += 1
+def fill_suffix_moments(x, begin, end, suffix):
+    """suffix[j] = (count, mean, M2) of rows j .. end, added from the end."""
     for j in range(end - 1, begin - 1, -1):
-        if j == end - 1:
-            suffix[j, :] = 0.0
-        else:
-            suffix[j, :] = suffix[j + 1, :]
+        for c in range(3):
+            suffix[j, c] = suffix[j + 1, c] if j + 1 < end else 0.0
         add_moment(suffix, j, x[j])
-    return end
 
 
-@kernel
-def moment_window(capture_ts: Ints, x: Floats, start: Int, width: Int, mean_row: Int, std_row: Int, out: Block) -> None:
-    """Mean and sample standard deviation of ``x`` over one window of ``width`` microseconds.
-
-    ``out[mean_row]`` and ``out[std_row]`` (k, n - start) are filled, -1 leaves one out; the mean is NaN without a
-    value, the deviation with fewer than 2. The shape of ``sum_windows`` with a merge of (count, mean, M2) in
-    place of a sum. Variance to 1e-9 relative.
-    """
+@helper
+def fold_moments(capture_ts, x, start, width, mean_row, std_row, out):
+    """The shape of ``sum_window`` with a merge of (count, mean, M2) in place of a sum, at the events themselves."""
     n, block = x.shape[0], width // BLOCKS
-    suffix, ring = np.empty((n, 3)), np.zeros((BLOCKS, 3))
-    now = capture_ts[start] // block
-    first = first_after(capture_ts, (now - BLOCKS + 1) * block - 1)
+    suffix, ring, held = np.empty((n, 3)), np.zeros((BLOCKS, 3)), np.full(BLOCKS, -1)
+    first = first_after(capture_ts, (capture_ts[start] // block - LAST) * block - 1)
     low = first_after(capture_ts, capture_ts[start] - width)
-    now = capture_ts[first] // block
-    c, m, v = 0.0, 0.0, 0.0
-    oldest_end = low
+    c, m, v, until, now, oldest_end = 0.0, 0.0, 0.0, 0, 0, low
     for i in range(first, n):
         t = capture_ts[i]
-        moved = t >= (now + 1) * block
+        moved = t >= until
         if moved:
-            clear_moments(ring, now, t // block)
             now = t // block
-        s = now % BLOCKS
+            until = (now + 1) * block
+            ring[now & LAST, :] = 0.0
+            held[now & LAST] = now
+        s = now & LAST
         add_moment(ring, s, x[i])
         if i < start:
             continue
         while capture_ts[low] <= t - width:
             low += 1
         if moved or i == start:
-            c, m, v = merge_between(ring, now)
-            oldest_end = fill_suffix_moments(capture_ts, x, low, (now - BLOCKS + 1) * block, suffix)
+            c, m, v = merge_between(ring, held, now)
+            oldest_end = block_end_row(capture_ts, low, (now - LAST) * block)
+            fill_suffix_moments(x, low, oldest_end, suffix)
         count, mean, m2 = c, m, v
         if low < oldest_end:
             count, mean, m2 = merge(suffix[low, 0], suffix[low, 1], suffix[low, 2], c, m, v)
@@ -222,3 +232,22 @@ def moment_window(capture_ts: Ints, x: Floats, start: Int, width: Int, mean_row:
             out[mean_row, i - start] = mean if count >= 1.0 else math.nan
         if std_row >= 0:
             out[std_row, i - start] = math.sqrt(m2 / (count - 1.0)) if count >= 2.0 else math.nan
+
+
+@kernel
+def moment_window(
+    capture_ts: Ints, x: Floats, start: Int, width: Int, mean_row: Int, std_row: Int, out: Block
+) -> None:  # fmt: skip
+    """Mean and sample standard deviation of ``x`` over one window of ``width`` microseconds at its own rows.
+
+    ``out[mean_row]`` and ``out[std_row]`` (k, n - start) are filled, -1 leaves one out; the mean is NaN without a
+    value, the deviation with fewer than 2. NaN values are left out. Variance to 1e-9 relative.
+    """
+    fold_moments(capture_ts, x, start, width, mean_row, std_row, out)
+
+
+@kernel
+def moment_windows(capture_ts: Ints, x: Floats, start: Int, widths: Ints, out: Block) -> None:
+    """Mean and sample standard deviation of ``x`` over each of ``widths``, as ``moment_window``. k = 2 w."""
+    for h in range(widths.shape[0]):
+        fold_moments(capture_ts, x, start, widths[h], 2 * h, 2 * h + 1, out)

@@ -15,7 +15,7 @@ from tickstate.lake.listing import Segment
 from tickstate.lake.names import Lane, hour_folder
 
 FORMAT = 1
-"""Of records and of everything that decides row contents beside features (order, flags, keys). Raised when they change."""
+"""Of records, and of what decides rows beside features (order, flags, keys). Raised when one of them changes."""
 
 
 class Quarantined(msgspec.Struct, frozen=True, order=True):

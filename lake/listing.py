@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,3 +81,48 @@ def _parquet_files(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry
             yield from _parquet_files(Path(entry.path), f"{prefix}{entry.name}/")
         elif entry.name.endswith(".parquet"):
             yield prefix + entry.name, entry
+
+
+STABLECOINS = ("USDC", "USDT", "BUSD", "DAI", "TUSD", "GUSD", "USDP", "PYUSD", "FRAX", "LUSD")
+"""Quotes that count as USD where ``normalize_quotes`` is asked for."""
+
+
+def canonical_symbol(symbol: str) -> str:
+    """A symbol with its stablecoin quote as USD.
+
+    >>> canonical_symbol("BTC-USDT"), canonical_symbol("ETH-BTC")
+    ('BTC-USD', 'ETH-BTC')
+    """
+    base, dash, quote = symbol.rpartition("-")
+    return f"{base}-USD" if dash and quote in STABLECOINS else symbol
+
+
+def normalize_quotes(listing: Listing, prefer: Iterable[str]) -> Listing:
+    """The listing with stablecoin quotes as USD (FEATURES.md section 6).
+
+    Trades of lanes that become equal are one lane. Books and tickers are never interleaved: ``prefer`` names the
+    quotes, best first, of which one is taken; without it, two that become equal are a ``LakeError``.
+    """
+    same: dict[Lane, list[Lane]] = {}
+    for lane in sorted(listing.lanes):
+        same.setdefault(Lane(lane.exchange, canonical_symbol(lane.symbol)), []).append(lane)
+    found = Listing(listing.channel, misplaced=listing.misplaced)
+    for target, lanes in same.items():
+        merge = listing.channel == "trades" or len(lanes) == 1
+        chosen = lanes if merge else [_preferred(target, lanes, prefer, listing)]
+        for lane in chosen:
+            for hour, segments in listing.lanes[lane].items():
+                merged = found.lanes.setdefault(target, {}).setdefault(hour, [])
+                merged[:] = sorted([*merged, *segments])
+    return found
+
+
+def _preferred(target: Lane, lanes: list[Lane], prefer: Iterable[str], listing: Listing) -> Lane:
+    for quote in prefer:
+        for lane in lanes:
+            if lane.symbol.rpartition("-")[2] == quote:
+                return lane
+    raise LakeError(
+        f"{', '.join(map(str, lanes))} would all be {target}", where=listing.channel,
+        fix='name the quote to take under [run]: prefer = ["USD", "USDC", ...]',
+    )  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from tickstate.lake.errors import BadFile
 
 TIME = pa.timestamp("us", tz="UTC")
+DOUBLE = pa.float64()
 LEVELS = pa.list_(pa.struct([("price", pa.float64()), ("size", pa.float64())]))
 
 
@@ -18,11 +19,20 @@ class Bronze:
 
     required: dict[str, pa.DataType]
     optional: dict[str, pa.DataType]
+    extras: dict[str, pa.DataType] = field(default_factory=dict)
+    """Optional ones that silver has only where a segment of the hour does."""
+    unread: tuple[str, ...] = ()
+    """Checked, but needed for nothing."""
 
     @property
     def types(self) -> dict[str, pa.DataType]:
         """All contract columns, required first."""
-        return {**self.required, **self.optional}
+        return {**self.required, **self.optional, **self.extras}
+
+    @property
+    def read(self) -> dict[str, pa.DataType]:
+        """What reading a segment gives."""
+        return {name: kind for name, kind in self.types.items() if name not in self.unread}
 
 
 BRONZE = {
@@ -30,8 +40,22 @@ BRONZE = {
         {"capture_ts": TIME, "timestamp": pa.int64(), "bids": LEVELS, "asks": LEVELS},
         {"nonce": pa.int64(), "collected_at": pa.int64()},
     ),
-}
-"""Channels that are read today."""
+    "trades": Bronze(
+        {"capture_ts": TIME, "timestamp": pa.int64(), "side": pa.string(), "price": DOUBLE, "amount": DOUBLE},
+        {"trade_id": pa.string(), "collected_at": pa.int64(), "cost": DOUBLE},
+        unread=("collected_at", "cost"),
+    ),
+    "ticker": Bronze(
+        {"capture_ts": TIME, "timestamp": pa.int64(), "bid": DOUBLE, "ask": DOUBLE,
+         "bid_volume": DOUBLE, "ask_volume": DOUBLE},
+        {"collected_at": pa.int64()},
+        dict.fromkeys(
+            ("last", "open", "high", "low", "close", "previous_close", "change", "percentage", "average", "vwap",
+             "base_volume", "quote_volume"), DOUBLE,
+        ),
+    ),
+}  # fmt: skip
+"""The channels of bronze. ``extras`` are the fields that exchange libraries give a ticker."""
 
 PARTITION_TYPES = {
     "exchange": pa.string(), "symbol": pa.string(),
@@ -47,7 +71,7 @@ def check_schema(schema: pa.Schema, channel: str, relative: str) -> None:
         if len(index) > 1:
             raise BadFile(relative, "wrong_type", f"column {name!r} stands {len(index)} times")
         if not index:
-            if name in BRONZE[channel].optional:
+            if name not in PARTITION_TYPES and name not in BRONZE[channel].required:
                 continue
             raise BadFile(relative, "missing_column", f"no column {name!r} ({kind}); has {', '.join(schema.names)}")
         got = schema.field(index[0]).type
@@ -61,6 +85,8 @@ def same_kind(got: pa.DataType, wanted: pa.DataType) -> bool:
         return True
     if pa.types.is_integer(wanted):
         return pa.types.is_integer(got)
+    if pa.types.is_floating(wanted):
+        return pa.types.is_floating(got)
     if pa.types.is_string(wanted):
         inner = got.value_type if pa.types.is_dictionary(got) else got
         return pa.types.is_string(inner) or pa.types.is_large_string(inner) or pa.types.is_string_view(inner)

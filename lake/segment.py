@@ -34,6 +34,8 @@ class Inspected:
     high: int
     rows: int
     late: int
+    columns: tuple[str, ...] = ()
+    """Contract columns that the file has."""
 
 
 def inspect_segment(segment: Segment) -> Inspected:
@@ -45,15 +47,14 @@ def inspect_segment(segment: Segment) -> Inspected:
         return _scan_times(file, segment)
 
 
-def read_batches(segment: Segment, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(segment: Segment) -> Iterator[pa.RecordBatch]:
     """The contract columns of a segment, canonical types, missing optional ones as nulls."""
-    types = BRONZE[segment.channel].types
-    wanted = columns or list(types)
+    types = BRONZE[segment.channel].read
     with open_segment(segment) as file:
-        present = [c for c in wanted if c in file.schema_arrow.names]
+        present = [c for c in types if c in file.schema_arrow.names]
         try:
             for batch in file.iter_batches(BATCH_ROWS, columns=present):
-                yield _canonical(batch, wanted, types)
+                yield _canonical(batch, types)
         except (pa.ArrowException, OSError) as error:
             raise BadFile(segment.where, "corrupt", _first_line(error)) from error
 
@@ -66,15 +67,15 @@ def open_segment(segment: Segment) -> pq.ParquetFile:
         raise BadFile(segment.where, "unreadable", _first_line(error)) from error
 
 
-def _canonical(batch: pa.RecordBatch, wanted: list[str], types: dict[str, pa.DataType]) -> pa.RecordBatch:
+def _canonical(batch: pa.RecordBatch, types: dict[str, pa.DataType]) -> pa.RecordBatch:
     arrays = []
-    for name in wanted:
+    for name in types:
         if name not in batch.schema.names:
             arrays.append(pa.nulls(batch.num_rows, types[name]))
         else:
             array = batch.column(name)
             arrays.append(array if array.type == types[name] else array.cast(types[name]))
-    return pa.RecordBatch.from_arrays(arrays, names=wanted)
+    return pa.RecordBatch.from_arrays(arrays, names=list(types))
 
 
 def _check_size(metadata: pq.FileMetaData, segment: Segment) -> None:
@@ -91,9 +92,8 @@ def _check_size(metadata: pq.FileMetaData, segment: Segment) -> None:
 def _check_partition(file: pq.ParquetFile, segment: Segment) -> None:
     """Every value of the six partition columns equals the path. Row-group statistics answer where they can."""
     time = hour_time(segment.hour)
-    expected = dict(
-        zip(PARTITION_COLUMNS, (segment.exchange, segment.symbol, time.year, time.month, time.day, time.hour), strict=True)
-    )  # fmt: skip
+    values = (segment.exchange, segment.symbol, time.year, time.month, time.day, time.hour)
+    expected = dict(zip(PARTITION_COLUMNS, values, strict=True))
     unsure = [c for c, value in expected.items() if not _statistics_say(file.metadata, c, value)]
     if not unsure:
         return
@@ -140,7 +140,8 @@ def _scan_times(file: pq.ParquetFile, segment: Segment) -> Inspected:
         wrong = low if low < begin else high
         detail = f"capture_ts {np.datetime64(wrong, 'us')} is outside {hour_name(segment.hour)}"
         raise BadFile(segment.where, "wrong_hour", detail)
-    return Inspected(segment, low, high, file.metadata.num_rows, late)
+    columns = tuple(c for c in BRONZE[segment.channel].read if c in file.schema_arrow.names)
+    return Inspected(segment, low, high, file.metadata.num_rows, late, columns)
 
 
 def _first_line(error: BaseException) -> str:

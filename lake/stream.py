@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import xxhash
 
 from tickstate.kernels import order
 from tickstate.lake.arrow import int64_values
 from tickstate.lake.segment import Inspected, read_batches
+from tickstate.lake.tape import SOURCE, RepeatedIds
 
 _NEVER = np.iinfo(np.int64).max
 
@@ -30,17 +32,20 @@ class Counted:
 
 
 def read_hour(
-    segments: Iterable[Inspected], counted: Counted, since: int = 0, columns: list[str] | None = None
+    segments: Iterable[Inspected], counted: Counted, since: int = 0, repeats: RepeatedIds | None = None
 ) -> Iterator[pa.Table]:
-    """Chunks of one hour in the order of FEATURES.md section 1, duplicates dropped, rows from ``since`` (us) on."""
+    """Chunks of one hour in the order of FEATURES.md section 1, duplicates dropped, rows from ``since`` (us) on.
+
+    ``repeats``: for trades, what is remembered of the ids before.
+    """
     waiting = sorted((s for s in segments if s.rows and s.high >= since), key=lambda s: (s.low, s.segment))
     counted.late += sum(s.late for s in waiting)
-    for table in _merge([_Cursor(s, columns) for s in waiting]):
+    for table in _merge([_Cursor(s) for s in waiting]):
         table = _since(table, since)
         if not table.num_rows:
             continue
         table = sort_rows(table)
-        kept = drop_duplicates(table)
+        kept = drop_duplicates(table) if repeats is None else repeats.drop(table)
         counted.rows += kept.num_rows
         counted.duplicates += table.num_rows - kept.num_rows
         yield kept
@@ -87,8 +92,8 @@ def drop_duplicates(table: pa.Table) -> pa.Table:
 class _Cursor:
     """A segment being read: the rows at hand, and from which time on there may be more."""
 
-    def __init__(self, inspected: Inspected, columns: list[str] | None) -> None:
-        self.inspected, self._columns = inspected, columns
+    def __init__(self, inspected: Inspected) -> None:
+        self.inspected = inspected
         self.table: pa.Table | None = None
         self._ahead: pa.Table | None = None
         self._batches: Iterator[pa.Table] = iter(())
@@ -124,13 +129,16 @@ class _Cursor:
         return self._ahead is None and (self.table is None or not self.table.num_rows)
 
     def _plain(self) -> Iterator[pa.Table]:
-        for batch in read_batches(self.inspected.segment, self._columns):
+        segment = self.inspected.segment
+        for batch in read_batches(segment):
             if batch.num_rows:
-                yield pa.Table.from_batches([batch])
+                table = pa.Table.from_batches([batch])
+                if segment.channel == "trades":
+                    table = table.append_column(SOURCE, pa.repeat(hash_text(segment.symbol), batch.num_rows))
+                yield table
 
     def _sorted(self) -> Iterator[pa.Table]:
-        batches = list(read_batches(self.inspected.segment, self._columns))
-        yield sort_rows(pa.Table.from_batches(batches))
+        yield sort_rows(pa.concat_tables(self._plain()))
 
 
 def _merge(waiting: list[_Cursor]) -> Iterator[pa.Table]:
@@ -203,6 +211,4 @@ def _as_lists(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
 
 def hash_text(text: str) -> int:
     """A signed 64-bit hash of a text."""
-    import xxhash
-
     return int(np.uint64(xxhash.xxh3_64_intdigest(text.encode())).astype(np.int64))

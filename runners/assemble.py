@@ -1,26 +1,44 @@
-"""Where the lake's rows and the engine's columns become the table of a partition."""
+"""Where the lake's rows and the engine's columns meet: rows for the engine, tables for the writer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from tickstate.features.engine import Values
+from tickstate.features.base import Settings
+from tickstate.features.engine import Rows, Values
 from tickstate.features.graph import Graph
 from tickstate.features.table import PASSED, to_table
 from tickstate.kernels import columns
 from tickstate.kernels.book import FLAGS
 from tickstate.lake.arrow import int64_values, one_chunk
-from tickstate.lake.book import BookRows
+from tickstate.lake.book import book_rows
 from tickstate.lake.names import Lane, hour_time
+from tickstate.lake.tape import quote_rows, trade_rows
 
 _FLAG_NAMES = pa.array(FLAGS)
 
 
+def rows_of(channel: str, table: pa.Table, settings: Settings) -> Rows:
+    """An ordered chunk of bronze as the engine takes it."""
+    if channel == "orderbook":
+        return book_rows(table, settings.depth)
+    if channel == "trades":
+        return trade_rows(table, settings.contract_size, settings.inverse)
+    return quote_rows(table)
+
+
 def partition_table(
-    graph: Graph, rows: BookRows, values: Mapping[str, Values], lane: Lane, hour: int, first_row: int
+    graph: Graph,
+    rows: Rows,
+    values: Mapping[str, Values],
+    lane: Lane,
+    hour: int,
+    first_row: int,
+    extras: Iterable[str] = (),
 ) -> pa.Table:
     """One chunk of a partition; ``first_row`` is the ``row_id`` of its first row."""
     time = hour_time(hour)
@@ -28,18 +46,33 @@ def partition_table(
         "exchange": lane.exchange, "symbol": lane.symbol,
         "year": time.year, "month": time.month, "day": time.day, "hour": time.hour,
     }  # fmt: skip
-    passed = {name: one_chunk(rows.table.column(name)) for name in PASSED[graph.channel]}
-    return to_table(graph, passed, partition, _keys(rows, first_row), values)
+    passed = {name: _clean(one_chunk(rows.table.column(name))) for name in (*PASSED[graph.channel], *extras)}
+    return to_table(graph, passed, partition, _keys(graph.channel, rows, first_row), values)
 
 
-def _keys(rows: BookRows, first_row: int) -> dict[str, pa.Array]:
+def latency_ms(table: pa.Table) -> np.ndarray:
+    """capture_ts - timestamp in milliseconds, NaN where there is no timestamp."""
+    found = np.empty(table.num_rows)
+    columns.latency(int64_values(table, "capture_ts"), int64_values(table, "timestamp"), found)
+    unknown = table.column("timestamp")
+    if unknown.null_count:
+        found[one_chunk(unknown).is_null().to_numpy(zero_copy_only=False)] = np.nan
+    return found
+
+
+def _keys(channel: str, rows: Rows, first_row: int) -> dict[str, pa.Array]:
     n = rows.flag.shape[0]
-    latency = np.empty(n)
-    columns.latency(int64_values(rows.table, "capture_ts"), int64_values(rows.table, "timestamp"), latency)
-    unknown = rows.table.column("timestamp")
-    missing = one_chunk(unknown).is_null().to_numpy(zero_copy_only=False) if unknown.null_count else None
-    return {
-        "row_id": pa.array(np.arange(first_row, first_row + n)),
-        "book_flag": _FLAG_NAMES.take(pa.array(rows.flag)),
-        "latency_ms": pa.array(latency, mask=missing),
-    }
+    latency = latency_ms(rows.table)
+    found = {"row_id": pa.array(np.arange(first_row, first_row + n)), "latency_ms": pa.array(latency, from_pandas=True)}
+    if channel == "orderbook":
+        found["book_flag"] = _FLAG_NAMES.take(pa.array(rows.flag))
+    return found
+
+
+def _clean(array: pa.Array) -> pa.Array:
+    """A passed-through column with NaN as null and without -0.0."""
+    if not pa.types.is_floating(array.type):
+        return array
+    array = pc.add(array, 0.0)
+    unknown = pc.fill_null(pc.is_nan(array), True)
+    return pc.if_else(unknown, pa.scalar(None, array.type), array) if pc.any(unknown).as_py() else array

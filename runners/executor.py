@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
-import numpy as np
-
-from tickstate.features.engine import Engine
+from tickstate.features.engine import Engine, Rows, Values
 from tickstate.features.table import output_schema
-from tickstate.kernels.book import FLAGS
-from tickstate.lake.book import BookRows, book_rows
 from tickstate.lake.commit import (
     Commit,
     Quarantined,
@@ -22,15 +19,19 @@ from tickstate.lake.commit import (
     write_quarantine,
 )  # fmt: skip
 from tickstate.lake.errors import BadFile
+from tickstate.lake.feed import TradeFeed
 from tickstate.lake.files import remove_leftovers, step
 from tickstate.lake.listing import Segment
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path
+from tickstate.lake.schema import BRONZE
 from tickstate.lake.segment import Inspected, inspect_segment
 from tickstate.lake.stream import Counted, read_hour
+from tickstate.lake.tape import RepeatedIds, TapeRows
 from tickstate.lake.write import writing
 from tickstate.runners.ahead import read_ahead
-from tickstate.runners.assemble import partition_table
-from tickstate.runners.plan import Span, plain, settings_of
+from tickstate.runners.assemble import partition_table, rows_of
+from tickstate.runners.plan import Span, inputs_of, plain, rows_since, settings_of, trades_since
+from tickstate.runners.quality import Quality
 
 
 @dataclass(frozen=True)
@@ -57,19 +58,20 @@ class _Changed(Exception):  # noqa: N818 - not an error: the plan is out of date
 
 def execute(span: Span, report: Callable[[Outcome], None] | None = None) -> list[Outcome]:
     """Compute the partitions of a span in order; a failed one does not stop the next."""
-    work = _Work(span)
     found = []
-    for hour in span.hours:
-        try:
-            outcome = work.partition(hour)
-        except _Changed:
-            outcome = Outcome(span.channel, span.lane, hour, changed=True)
-        except Exception as error:  # this partition's fault: said in its outcome, and all else is done
-            text = str(error).strip().splitlines()
-            outcome = Outcome(span.channel, span.lane, hour, error=f"{type(error).__name__}: {text[0] if text else ''}")
-        found.append(outcome)
-        if report is not None:
-            report(outcome)
+    with closing(_Work(span)) as work:
+        for hour in span.hours:
+            try:
+                outcome = work.partition(hour)
+            except _Changed:
+                outcome = Outcome(span.channel, span.lane, hour, changed=True)
+            except Exception as error:  # this partition's fault: said in its outcome, and all else is done
+                text = str(error).strip().splitlines()
+                reason = f"{type(error).__name__}: {text[0] if text else ''}"
+                outcome = Outcome(span.channel, span.lane, hour, error=reason)
+            found.append(outcome)
+            if report is not None:
+                report(outcome)
     return found
 
 
@@ -80,8 +82,10 @@ class _Work:
         self.span, self.graph = span, span.graph
         self._bad: dict[Segment, BadFile] = {}
         self._inspected: dict[Segment, Inspected] = {}
-        self._engine: Engine = Engine(self.graph)
         self._stands_before: int | None = None
+        self._engine: Engine
+        self._feed: TradeFeed | None = None
+        self._repeats: RepeatedIds | None = None
 
     def partition(self, hour: int) -> Outcome:
         """Compute and commit one partition; anew without a file whenever one turns out to be bad."""
@@ -89,52 +93,84 @@ class _Work:
             try:
                 return self._attempt(hour)
             except BadFile as bad:
-                segments = self.span.segments.values()
-                culprit = next(s for group in segments for s in group if s.where == bad.relative)
-                self._bad[culprit] = bad
+                known = (s for hours in self.span.segments.values() for group in hours.values() for s in group)
+                self._bad[next(s for s in known if s.where == bad.relative)] = bad
 
     def _attempt(self, hour: int) -> Outcome:
         span, inputs = self.span, self.span.inputs(hour)
         if self._stands_before != hour:
             self._warm_up(hour)
         self._stands_before = None  # should this hour fail, the next one starts from its lookback
-        counted, counters = Counted(), {f"flag_{name}": 0 for name in FLAGS}
+        counted = Counted()
+        quality = Quality(span.channel, self.graph.settings, self.graph.joins)
         path = partition_path(span.silver, span.channel, span.lane, hour)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
-        with writing(path, output_schema(self.graph)) as writer:
-            for rows in self._rows(hour, 0, counted):
-                values = self._engine.push(rows)
-                writer.write(partition_table(self.graph, rows, values, span.lane, hour, writer.rows))
-                for name, count in zip(FLAGS, np.bincount(rows.flag, minlength=len(FLAGS)), strict=True):
-                    counters[f"flag_{name}"] += int(count)
+        extras = self._extras(hour)
+        with writing(path, output_schema(self.graph, extras)) as writer:
+            for rows in self._rows(span.channel, hour, 0, counted, self._repeats):
+                values = self._push(rows)
+                quality.add(rows, values.get("trade_age_s"))
+                writer.write(partition_table(self.graph, rows, values, span.lane, hour, writer.rows, extras))
                 step("compute:chunk")
             content = writer.close()
-            if any(hour_digest(span.segments[h]) != digest for h, digest in inputs.items()):
+            if self._has_changed(inputs):
                 raise _Changed
-        counters.update(rows=counted.rows, duplicates=counted.duplicates, late=counted.late)
-        bad = {s: quarantined(b, span.bronze) for s, b in self._bad.items() if s.hour in inputs}
-        write_quarantine(
-            quarantine_path(span.silver, span.channel, span.lane, hour), [q for s, q in bad.items() if s.hour == hour]
-        )
+        counters = {"rows": counted.rows, "duplicates": counted.duplicates, "out_of_order": counted.late}
+        counters.update(quality.counters())
+        bad = {s: quarantined(b, span.bronze) for s, b in self._bad.items() if s.hour in inputs.get(s.channel, ())}
+        own = [q for s, q in bad.items() if (s.channel, s.hour) == (span.channel, hour)]
+        write_quarantine(quarantine_path(span.silver, span.channel, span.lane, hour), own)
         found = tuple(sorted(bad.values()))
         self._commit(hour, counters, content, path.stat().st_size, found)
         self._stands_before = hour + 1
         return Outcome(span.channel, span.lane, hour, counters=counters, quarantined=found)
 
     def _warm_up(self, hour: int) -> None:
-        """Bring a fresh engine to the beginning of an hour, from the lookback alone."""
+        """Bring a fresh engine to the beginning of an hour, from the lookbacks alone."""
+        self._close_feed()
         self._engine = Engine(self.graph)
-        since = hour * HOUR - self.graph.total_lookback
-        for before in sorted(h for h in self.span.inputs(hour) if h != hour):
-            for rows in self._rows(before, since, Counted()):
-                self._engine.push(rows, emit=False)
+        self._repeats = RepeatedIds() if self.span.channel == "trades" else None
+        if self.graph.joins:
+            self._chunks = self._trades(trades_since(self.graph, hour))
+            self._feed = TradeFeed(self._chunks)
+        since = rows_since(self.graph, hour)
+        for before in inputs_of(self.graph, hour).own[:-1]:
+            for rows in self._rows(self.span.channel, before, since, Counted(), self._repeats):
+                self._push(rows, emit=False)
 
-    def _rows(self, hour: int, since: int, counted: Counted) -> Iterator[BookRows]:
-        """The rows of an hour, ready for the engine, prepared one chunk ahead."""
-        good = [i for i in map(self._inspect, self.span.segments.get(hour, ())) if i is not None]
-        depth = self.graph.settings.depth
-        return read_ahead(book_rows(table, depth) for table in read_hour(good, counted, since))
+    def _push(self, rows: Rows, emit: bool = True) -> dict[str, Values]:
+        """Give the engine the next rows, and the trades up to the last of them."""
+        times = rows.arrays["capture_ts"]
+        if self._feed is None or not times.size:
+            return self._engine.push(rows, emit=emit)
+        for piece in self._feed.pieces(int(times[0])):
+            self._engine.push_trades(piece)
+        return self._engine.push(rows, self._feed.until(int(times[-1])), emit=emit)
+
+    def _trades(self, since: int) -> Iterator[TapeRows]:
+        """The trades beside the book, from a time on to the end of the span."""
+        repeats = RepeatedIds()
+        hours = self.span.segments.get("trades", {})
+        return read_ahead(
+            rows
+            for hour in sorted(h for h in hours if h >= since // HOUR)
+            for rows in self._read("trades", hour, since, Counted(), repeats)
+        )
+
+    def _rows(
+        self, channel: str, hour: int, since: int, counted: Counted, repeats: RepeatedIds | None
+    ) -> Iterator[Rows]:
+        return read_ahead(self._read(channel, hour, since, counted, repeats))
+
+    def _read(
+        self, channel: str, hour: int, since: int, counted: Counted, repeats: RepeatedIds | None
+    ) -> Iterator[Rows]:
+        """The rows of an hour, ready for the engine."""
+        segments = self.span.segments.get(channel, {}).get(hour, ())
+        good = [i for i in map(self._inspect, segments) if i is not None]
+        for table in read_hour(good, counted, since, repeats):
+            yield rows_of(channel, table, self.graph.settings)
 
     def _inspect(self, segment: Segment) -> Inspected | None:
         """What is known of a file; None where it is quarantined."""
@@ -145,14 +181,41 @@ class _Work:
                 self._bad[segment] = bad
         return None if segment in self._bad else self._inspected[segment]
 
+    def _extras(self, hour: int) -> tuple[str, ...]:
+        """Optional fields to pass through: those that any segment of the hour has."""
+        wanted = BRONZE[self.span.channel].extras
+        if not wanted:
+            return ()
+        segments = self.span.segments[self.span.channel].get(hour, ())
+        present = {c for i in map(self._inspect, segments) if i is not None for c in i.columns}
+        return tuple(name for name in wanted if name in present)
+
+    def _has_changed(self, inputs: Mapping[str, Mapping[int, str]]) -> bool:
+        segments = self.span.segments
+        return any(
+            hour_digest(segments[channel][hour]) != digest
+            for channel, digests in inputs.items()
+            for hour, digest in digests.items()
+        )
+
+    def close(self) -> None:
+        """End the thread that reads trades ahead."""
+        self._close_feed()
+
+    def _close_feed(self) -> None:
+        if self._feed is not None:
+            self._chunks.close()
+            self._feed = None
+
     def _commit(
         self, hour: int, counters: dict[str, int], content: str, size: int, found: tuple[Quarantined, ...]
     ) -> None:
         span = self.span
+        inputs = span.inputs(hour)
         record = Commit(
             channel=span.channel, exchange=span.lane.exchange, symbol=span.lane.symbol, hour=hour_name(hour),
-            inputs={span.channel: {hour_name(h): d for h, d in span.inputs(hour).items()}},
-            settings=settings_of(self.graph), features=plain(self.graph.definition()),
+            inputs={c: {hour_name(h): d for h, d in digests.items()} for c, digests in inputs.items()},
+            settings=settings_of(self.graph, span.lane, span.config), features=plain(self.graph.definition()),
             columns=[c.name for c in self.graph.columns], counters=counters, content=content, size=size,
             quarantined=list(found),
         )  # fmt: skip

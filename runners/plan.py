@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tickstate.features.base import near
 from tickstate.features.graph import Graph, build_graph
+from tickstate.features.registry import default_registry
 from tickstate.lake.commit import (
     FORMAT,
     Commit,
@@ -21,9 +22,10 @@ from tickstate.lake.commit import (
     read_commit,
 )  # fmt: skip
 from tickstate.lake.errors import LakeError
-from tickstate.lake.listing import Listing, Segment, list_bronze
+from tickstate.lake.listing import Listing, Segment, list_bronze, normalize_quotes
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path
 from tickstate.lake.schema import BRONZE
+from tickstate.lake.tape import REPEAT_WINDOW
 from tickstate.runners.config import Config
 
 
@@ -43,6 +45,37 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """Which hours of which channels a partition is made from: its own and those its lookbacks reach."""
+
+    own: range
+    trades: range = range(0)
+
+    def of(self, channel: str) -> dict[str, range]:
+        """Hours by input channel."""
+        return {channel: self.own, "trades": self.trades} if self.trades else {channel: self.own}
+
+
+def inputs_of(graph: Graph, hour: int) -> Inputs:
+    """The hours of bronze that the partition of an hour depends on."""
+    own = range(rows_since(graph, hour) // HOUR, hour + 1)
+    if not graph.joins:
+        return Inputs(own)
+    return Inputs(own, range(trades_since(graph, hour) // HOUR, hour + 1))
+
+
+def rows_since(graph: Graph, hour: int) -> int:
+    """The first capture_ts (us) of the channel's own rows that the partition of an hour depends on."""
+    repeats = REPEAT_WINDOW if graph.channel == "trades" else 0
+    return hour * HOUR - graph.total_lookback - repeats
+
+
+def trades_since(graph: Graph, hour: int) -> int:
+    """The first capture_ts (us) of joined trades that the partition of an hour depends on."""
+    return graph.trades_since(hour * HOUR) - REPEAT_WINDOW
+
+
+@dataclass(frozen=True)
 class Span:
     """A task: hours of one lane, in order, to be computed one after the other. Names and paths only."""
 
@@ -51,23 +84,26 @@ class Span:
     channel: str
     lane: Lane
     hours: tuple[int, ...]
-    segments: Mapping[int, tuple[Segment, ...]]
-    """Of these hours and of those that their lookback reaches."""
-    digests: Mapping[int, str]
     config: Config
     columns: tuple[str, ...]
+    segments: Mapping[str, Mapping[int, tuple[Segment, ...]]] = field(default_factory=dict)
+    """Bronze of these hours and of those that their lookbacks reach, by channel."""
+    digests: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
 
     @cached_property
     def graph(self) -> Graph:
         """The graph of this lane, rebuilt where the task runs."""
         return build_graph(
             self.channel, (), keep=self.columns,
-            settings=self.config.settings, params=self.config.of_lane(self.lane),
+            settings=self.config.settings_of(self.lane), params=self.config.params_of(self.lane),
         )  # fmt: skip
 
-    def inputs(self, hour: int) -> dict[int, str]:
-        """Digests of the hours that a partition is made from."""
-        return {h: self.digests[h] for h in input_hours(hour, self.graph.total_lookback) if h in self.digests}
+    def inputs(self, hour: int) -> dict[str, dict[int, str]]:
+        """Digests of the lane-hours that a partition is made from, by channel."""
+        return {
+            channel: {h: self.digests[channel][h] for h in hours if h in self.digests.get(channel, {})}
+            for channel, hours in inputs_of(self.graph, hour).of(self.channel).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -94,7 +130,7 @@ class Plan:
     known: dict[str, Quarantined] = field(default_factory=dict)
     """Files that partitions which are up to date were made without, by path."""
     listings: dict[str, Listing] = field(default_factory=dict)
-    digests: dict[tuple[str, Lane, int], str] = field(default_factory=dict)
+    digests: dict[tuple[Segment, ...], str] = field(default_factory=dict)
 
     @property
     def stale(self) -> list[Planned]:
@@ -116,43 +152,55 @@ class Plan:
 
     def _span(self, group: list[Planned]) -> Span:
         first, chosen = group[0], self.selection
-        listing = self.listings[first.channel]
         bare = Span(
-            chosen.bronze, chosen.silver, first.channel, first.lane, tuple(p.hour for p in group), {}, {},
+            chosen.bronze, chosen.silver, first.channel, first.lane, tuple(p.hour for p in group),
             chosen.config, first.columns,
         )  # fmt: skip
-        hours = sorted({h for p in group for h in input_hours(p.hour, bare.graph.total_lookback)})
-        segments = {h: tuple(listing.segments(first.lane, h)) for h in hours}
-        segments = {h: s for h, s in segments.items() if s}
-        digests = {h: self.digest(first.channel, first.lane, h) for h in segments}
-        return Span(
-            bare.bronze, bare.silver, bare.channel, bare.lane, bare.hours, segments, digests, bare.config, bare.columns
-        )
+        hours: dict[str, set[int]] = {}
+        for p in group:
+            for channel, needed in inputs_of(bare.graph, p.hour).of(first.channel).items():
+                hours.setdefault(channel, set()).update(needed)
+        segments = {
+            channel: {h: s for h in sorted(needed) if (s := self.segments(first.channel, first.lane, channel, h))}
+            for channel, needed in hours.items()
+        }
+        digests = {
+            channel: {h: self.digest(first.channel, first.lane, channel, h) for h in found}
+            for channel, found in segments.items()
+        }
+        return replace(bare, segments=segments, digests=digests)
 
-    def digest(self, channel: str, lane: Lane, hour: int) -> str:
-        """The digest of a lane-hour, empty where it has no segments."""
-        key = channel, lane, hour
-        if key not in self.digests:
-            self.digests[key] = hour_digest(self.listings[channel].segments(lane, hour))
-        return self.digests[key]
+    def segments(self, channel: str, lane: Lane, input_channel: str, hour: int) -> tuple[Segment, ...]:
+        """The bronze of ``input_channel`` that a lane's partitions of ``channel`` read for an hour."""
+        source = lane if input_channel == channel else self.selection.config.trades_lane(lane)
+        return tuple(self.listing(input_channel).segments(source, hour))
 
+    def digest(self, channel: str, lane: Lane, input_channel: str, hour: int) -> str:
+        """The digest of these segments, empty where there are none."""
+        segments = self.segments(channel, lane, input_channel, hour)
+        if segments not in self.digests:
+            self.digests[segments] = hour_digest(segments)
+        return self.digests[segments]
 
-def input_hours(hour: int, lookback: int) -> range:
-    """The hours of bronze that a partition is made from: its own and those its lookback (us) reaches."""
-    return range((hour * HOUR - lookback) // HOUR, hour + 1)
+    def listing(self, channel: str) -> Listing:
+        """What bronze holds of a channel; walked once a plan."""
+        if channel not in self.listings:
+            found = list_bronze(self.selection.bronze, channel)
+            self.misplaced += [quarantined(bad, self.selection.bronze) for bad in found.misplaced]
+            config = self.selection.config
+            self.listings[channel] = normalize_quotes(found, config.prefer) if config.normalize_quotes else found
+        return self.listings[channel]
 
 
 def make_plan(selection: Selection) -> Plan:
     """Compare every partition of the selection with its commit record. Reads footers, computes nothing."""
     plan = Plan(selection)
-    for channel in _channels(selection):
-        listing = plan.listings[channel] = list_bronze(selection.bronze, channel)
-        plan.misplaced += [quarantined(bad, selection.bronze) for bad in listing.misplaced]
-    lanes = {lane for listing in plan.listings.values() for lane in listing.lanes}
+    channels = _channels(selection)
+    lanes = {lane for channel in channels for lane in plan.listing(channel).lanes}
     _check_names("exchange", selection.exchanges, {lane.exchange for lane in lanes}, selection)
     _check_names("symbol", selection.symbols, {lane.symbol for lane in lanes}, selection)
-    for channel, listing in plan.listings.items():
-        for lane in sorted(listing.lanes):
+    for channel in channels:
+        for lane in sorted(plan.listing(channel).lanes):
             if _chosen(lane, selection):
                 _plan_lane(plan, channel, lane)
     if not plan.partitions and not plan.misplaced:
@@ -161,9 +209,10 @@ def make_plan(selection: Selection) -> Plan:
 
 
 def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
-    selection = plan.selection
+    selection, config = plan.selection, plan.selection.config
+    select = names_for(channel, selection.features or config.features)
     graphs: dict[tuple[str, ...], Graph] = {}
-    for hour in sorted(plan.listings[channel].lanes[lane]):
+    for hour in sorted(plan.listing(channel).lanes[lane]):
         if selection.start is not None and hour < selection.start:
             continue
         if selection.end is not None and hour >= selection.end:
@@ -172,9 +221,8 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
         keep = tuple(record.columns) if record else ()
         if keep not in graphs:
             graphs[keep] = build_graph(
-                channel, selection.features or selection.config.features, keep=keep,
-                settings=selection.config.settings, params=selection.config.of_lane(lane),
-            )  # fmt: skip
+                channel, select, keep=keep, settings=config.settings_of(lane), params=config.params_of(lane)
+            )
         graph = graphs[keep]
         reasons = tuple(_reasons(plan, channel, lane, hour, graph, record))
         plan.partitions.append(Planned(channel, lane, hour, reasons, tuple(c.name for c in graph.columns)))
@@ -196,7 +244,7 @@ def _reasons(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, reco
     if record.format != FORMAT:
         found.append(f"written by format {record.format}, now {FORMAT}")
     found += _input_reasons(plan, channel, lane, hour, graph, record)
-    found += _definition_reasons(graph, record)
+    found += _definition_reasons(graph, settings_of(graph, lane, plan.selection.config), record)
     for q in record.quarantined:
         if fingerprint(plan.selection.bronze / q.path) != q.fingerprint:
             found.append(f"quarantined file changed: {q.path}")
@@ -204,24 +252,23 @@ def _reasons(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, reco
 
 
 def _input_reasons(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit) -> list[str]:
-    now = {h: plan.digest(channel, lane, h) for h in input_hours(hour, graph.total_lookback)}
-    digests = {hour_name(h): d for h, d in now.items() if d}
-    before = record.inputs.get(channel, {})
     found = []
-    for name in sorted(digests.keys() | before.keys()):
-        own = "" if name == hour_name(hour) else " (lookback)"
-        if name not in before:
-            found.append(f"bronze {channel} {name}{own} is new")
-        elif name not in digests:
-            found.append(f"bronze {channel} {name}{own} is gone or no longer read")
-        elif digests[name] != before[name]:
-            found.append(f"bronze {channel} {name}{own} changed")
+    for source, hours in inputs_of(graph, hour).of(channel).items():
+        now = {hour_name(h): d for h in hours if (d := plan.digest(channel, lane, source, h))}
+        before = record.inputs.get(source, {})
+        for name in sorted(now.keys() | before.keys()):
+            what = f"bronze {source} {name}{'' if name == hour_name(hour) else ' (lookback)'}"
+            if name not in before:
+                found.append(f"{what} is new")
+            elif name not in now:
+                found.append(f"{what} is gone or no longer read")
+            elif now[name] != before[name]:
+                found.append(f"{what} changed")
     return found
 
 
-def _definition_reasons(graph: Graph, record: Commit) -> list[str]:
+def _definition_reasons(graph: Graph, settings: dict[str, Any], record: Commit) -> list[str]:
     found = []
-    settings = settings_of(graph)
     for key in sorted(settings.keys() | record.settings.keys()):
         if settings.get(key) != record.settings.get(key):
             found.append(f"setting {key} was {record.settings.get(key)}, is {settings.get(key)}")
@@ -241,9 +288,23 @@ def _definition_reasons(graph: Graph, record: Commit) -> list[str]:
     return found
 
 
-def settings_of(graph: Graph) -> dict[str, Any]:
-    """The run settings that matter to a partition."""
-    return {"max_staleness": graph.settings.max_staleness, "depth": graph.settings.depth}
+MATTERS = {
+    "orderbook": ("max_staleness", "depth"),
+    "trades": ("max_staleness", "contract_size", "inverse"),
+    "ticker": (),
+}
+"""Settings that decide what a channel's partitions hold."""
+
+
+def settings_of(graph: Graph, lane: Lane, config: Config) -> dict[str, Any]:
+    """The settings that matter to a partition, for its commit record."""
+    found = {name: getattr(graph.settings, name) for name in MATTERS[graph.channel]}
+    if graph.joins:
+        found["trades_max_gap"] = graph.settings.trades_max_gap
+        found["trades_symbol"] = config.trades_lane(lane).symbol
+    if config.normalize_quotes:
+        found["normalize_quotes"] = True
+    return found
 
 
 def plain(definition: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,7 +331,13 @@ def _channels(selection: Selection) -> tuple[str, ...]:
             "no channel in it", where=f"bronze {selection.bronze}", expected=f"a folder {', '.join(BRONZE)}",
             fix=f"it has: {_has(selection.bronze)}",
         )  # fmt: skip
-    return tuple(c for c in present if not selection.channels or c in selection.channels)
+    chosen = [c for c in present if not selection.channels or c in selection.channels]
+    names = selection.features or selection.config.features
+    found = tuple(c for c in chosen if names_for(c, names) != ())
+    if not found:
+        what, where = ", ".join(names or ()), ", ".join(chosen)
+        raise LakeError(f"{what}: no feature of {where}", fix="see: features list")
+    return found
 
 
 def _has(folder: Path) -> str:
@@ -282,6 +349,16 @@ def _check_names(what: str, given: tuple[str, ...], known: set[str], selection: 
     for name in given:
         if name not in known:
             raise LakeError(f"no {what} {name!r}", where=f"bronze {selection.bronze}", fix=near(name, known))
+
+
+def names_for(channel: str, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Of selected names those that mean something in a channel; None where the default selection is meant."""
+    if names is None:
+        return None
+    registry = default_registry()
+    for name in names:
+        registry.find(name)
+    return tuple(n for n in names if n in registry.names([channel]))
 
 
 def _chosen(lane: Lane, selection: Selection) -> bool:

@@ -166,5 +166,5 @@ def _prepare(plan: Plan, observer: Observer) -> None:
     from tickstate.kernels import book, columns, order
 
     needed = {k for m in (book, columns, order) for k in vars(m).values() if isinstance(k, _jit.Kernel) and k.typed}
-    needed.update(f.kernel for span in plan.spans(1) for f in span.graph.features)
+    needed.update(f.kernel for span in plan.spans(LONGEST_SPAN) for f in span.graph.features)
     _jit.prepare(sorted(needed, key=lambda k: (k.__module__, k.__name__)), observer.compiling)

@@ -1,0 +1,60 @@
+"""Kernels of the channels trades and ticker (FEATURES.md sections 4 and 5)."""
+
+import math
+
+from tickstate.kernels._jit import Block, Floats, Int, Ints, helper, kernel
+from tickstate.kernels.step import has_previous
+
+DAY = 86_400_000_000
+
+
+@kernel
+def trade_values(amount: Floats, side: Floats, quote: Floats, start: Int, out: Block) -> None:
+    """1 buy, 0 sell, NaN unknown; notional in quote; + or - amount, NaN without a side. k = 3."""
+    for i in range(start, amount.shape[0]):
+        o = i - start
+        out[0, o] = (1.0 + side[i]) / 2.0
+        out[1, o] = quote[i]
+        out[2, o] = side[i] * amount[i]
+
+
+@kernel
+def price_steps(capture_ts: Ints, price: Floats, start: Int, max_staleness: Int, out: Block) -> None:
+    """ln(price / previous price); NaN without a previous row within ``max_staleness`` (us). k = 1."""
+    for i in range(start, price.shape[0]):
+        known = has_previous(capture_ts, i, max_staleness)
+        out[0, i - start] = math.log(price[i] / price[i - 1]) if known else math.nan
+
+
+@kernel
+def calendar(capture_ts: Ints, start: Int, out: Block) -> None:
+    """ISO day of the week, 1 Monday .. 7 Sunday, and 1 on Saturday and Sunday, UTC. k = 2."""
+    for i in range(start, capture_ts.shape[0]):
+        day = (capture_ts[i] // DAY + 3) % 7 + 1  # 1970-01-01 was a Thursday
+        out[0, i - start] = day
+        out[1, i - start] = 1.0 if day >= 6 else 0.0
+
+
+@helper
+def is_volume(x):
+    """Whether a quoted volume can be one: finite and not negative."""
+    return 0.0 <= x < math.inf
+
+
+@kernel
+def quote_values(
+    bid: Floats, ask: Floats, bid_volume: Floats, ask_volume: Floats, start: Int, out: Block
+) -> None:  # fmt: skip
+    """ask - bid, mid, spread / mid, (bid_volume - ask_volume) / (their sum). k = 4.
+
+    The last is NaN where a volume is missing, not finite or negative, and for 0 / 0.
+    """
+    for i in range(start, bid.shape[0]):
+        o = i - start
+        mid = (bid[i] + ask[i]) / 2.0
+        out[0, o] = ask[i] - bid[i]
+        out[1, o] = mid
+        out[2, o] = (ask[i] - bid[i]) / mid
+        out[3, o] = math.nan
+        if is_volume(bid_volume[i]) and is_volume(ask_volume[i]) and bid_volume[i] + ask_volume[i] > 0.0:
+            out[3, o] = (bid_volume[i] - ask_volume[i]) / (bid_volume[i] + ask_volume[i])
