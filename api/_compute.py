@@ -3,100 +3,155 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tickstate._run import as_config
 from tickstate.features.engine import Engine
 from tickstate.features.graph import Graph, build_graph
+from tickstate.features.sampling import Sampler, sampled_schema
 from tickstate.features.table import output_schema
 from tickstate.kernels.errors import TickstateError
 from tickstate.lake.arrow import int64_values
-from tickstate.lake.book import book_rows
+from tickstate.lake.feed import TradeFeed
 from tickstate.lake.names import HOUR, Lane, safe_name
 from tickstate.lake.schema import BRONZE, same_kind
-from tickstate.lake.stream import drop_duplicates, sort_rows
-from tickstate.runners.assemble import partition_table
+from tickstate.lake.stream import drop_duplicates, hash_text, sort_rows
+from tickstate.lake.tape import SOURCE, RepeatedIds
+from tickstate.runners.assemble import partition_table, push_joined, rows_of, sampled_table
+from tickstate.runners.config import Config
 
 CHUNK_ROWS = 32_768
 
 
 def compute(
-    orderbook: pa.Table,
+    table: pa.Table,
     features: str | Sequence[str] | None = None,
     *,
+    channel: str = "orderbook",
+    trades: pa.Table | None = None,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
 ) -> pa.Table:
-    """Features of order books in memory: the rows and columns that ``run`` would write, lane after lane.
+    """Features of bronze rows in memory: the rows and columns that ``run`` would write, lane after lane.
 
     Args:
-        orderbook: bronze rows in any order (FEATURES.md section 2): ``capture_ts``, ``timestamp``, ``bids``,
-            ``asks``, optional ``nonce``, ``collected_at``, and ``exchange``, ``symbol`` where there are several lanes.
+        table: bronze rows of ``channel`` in any order (FEATURES.md section 2), the six partition columns aside: only
+            ``exchange`` and ``symbol`` are looked at, and only where there are several lanes.
         features: names of features, groups or columns; default every built-in that is on.
+        channel: ``"orderbook"``, ``"trades"`` or ``"ticker"``.
+        trades: bronze trades of the same lanes, for order books; without them every trade column is null.
         config: path of a features.toml, or the same as nested dictionaries.
 
     Returns:
-        One row a bronze row (equal rows dropped), null where undefined, ``row_id`` counted from 0 in every hour.
+        One row a bronze row (repeats dropped), null where undefined, ``row_id`` counted from 0 in every hour.
 
     Raises:
-        TickstateError: a missing column, a wrong type, an unknown feature.
+        TickstateError: a missing column, a wrong type, an unknown feature or channel.
     """
+    if channel not in BRONZE:
+        raise TickstateError(f"unknown channel {channel!r}", expected=", ".join(BRONZE))
     chosen = as_config(config)
-    selected = (features,) if isinstance(features, str) else features
-    parts, graph = [], None
-    for lane, table in _lanes(orderbook):
-        graph = build_graph(
-            "orderbook", selected or chosen.features, settings=chosen.settings, params=chosen.of_lane(lane)
-        )
-        parts += _compute_lane(graph, lane, table)
-    if graph is None:
-        graph = build_graph("orderbook", selected or chosen.features, settings=chosen.settings)
-    return pa.concat_tables(parts) if parts else output_schema(graph).empty_table()
+    selected = ((features,) if isinstance(features, str) else features) or chosen.features
+    tapes = dict(_lanes(trades, "trades")) if trades is not None else {}
+    graph = _graph(channel, selected, chosen, Lane("memory", "memory"))
+    parts = [_schema(graph).empty_table()]
+    for lane, rows in _lanes(table, channel):
+        graph = _graph(channel, selected, chosen, lane)
+        parts += _compute_lane(graph, lane, rows, tapes.get(chosen.trades_lane(lane)))
+    return pa.concat_tables(parts)
 
 
-def _compute_lane(graph: Graph, lane: Lane, table: pa.Table) -> list[pa.Table]:
-    table = drop_duplicates(sort_rows(table))
-    hours = int64_values(table, "capture_ts") // HOUR
-    edges = np.flatnonzero(np.diff(hours)) + 1
-    engine, parts = Engine(graph), []
-    for begin, end in zip([0, *edges.tolist()], [*edges.tolist(), table.num_rows], strict=True):
+def _graph(channel: str, selected: Sequence[str] | None, config: Config, lane: Lane) -> Graph:
+    return build_graph(channel, selected, settings=config.settings_of(lane), params=config.params_of(lane))
+
+
+def _schema(graph: Graph) -> pa.Schema:
+    schema = output_schema(graph)
+    return sampled_schema(schema) if _samples(graph) else schema
+
+
+def _samples(graph: Graph) -> bool:
+    return graph.channel == "orderbook" and bool(graph.settings.sample)
+
+
+def _compute_lane(graph: Graph, lane: Lane, table: pa.Table, trades: pa.Table | None) -> Iterator[pa.Table]:
+    engine, settings = Engine(graph), graph.settings
+    tape = [] if trades is None else [rows_of("trades", _in_order(trades, "trades"), settings)]
+    feed = TradeFeed(iter(tape)) if graph.joins else None
+    sampler = Sampler(settings, output_schema(graph)) if _samples(graph) else None
+    counts: Counter[int] = Counter()
+    table = _in_order(table, graph.channel)
+    for hour, begin, end in _hours(int64_values(table, "capture_ts")):
         for first in range(begin, end, CHUNK_ROWS):
-            chunk = table.slice(first, min(CHUNK_ROWS, end - first))
-            rows = book_rows(chunk, graph.settings.depth)
-            parts.append(partition_table(graph, rows, engine.push(rows), lane, int(hours[begin]), first - begin))
-    return parts
+            rows = rows_of(graph.channel, table.slice(first, min(CHUNK_ROWS, end - first)), settings)
+            found = partition_table(graph, rows, push_joined(engine, feed, rows), lane, hour, first - begin)
+            if sampler is None:
+                yield found
+            else:
+                yield from _by_hour(sampler.add(found, rows.flag == 0), lane, counts)
+    if sampler is not None and table.num_rows:
+        yield from _by_hour(sampler.finish((hour + 2) * HOUR), lane, counts)
 
 
-def _lanes(table: pa.Table) -> Iterator[tuple[Lane, pa.Table]]:
+def _by_hour(tables: Iterable[pa.Table], lane: Lane, counts: Counter[int]) -> Iterator[pa.Table]:
+    """Sampled rows with the partition columns of their stamps' hours; ``counts``: rows of each hour so far."""
+    for table in tables:
+        stamps = int64_values(table, "sample_ts")
+        for hour, begin, end in _hours(stamps):
+            yield sampled_table(table.slice(begin, end - begin), lane, hour, counts[hour])
+            counts[hour] += end - begin
+
+
+def _hours(times: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """(hour, first row, end row) of each hour in ascending times."""
+    hours = times // HOUR
+    edges = (np.flatnonzero(np.diff(hours)) + 1).tolist()
+    for begin, end in zip([0, *edges], [*edges, times.shape[0]], strict=True):
+        if end > begin:
+            yield int(hours[begin]), begin, end
+
+
+def _in_order(table: pa.Table, channel: str) -> pa.Table:
+    table = sort_rows(table)
+    return RepeatedIds().drop(table) if channel == "trades" else drop_duplicates(table)
+
+
+def _lanes(table: pa.Table, channel: str) -> Iterator[tuple[Lane, pa.Table]]:
     """The table by lane, contract columns only, canonical types."""
-    import pyarrow.compute as pc
-
-    wanted = BRONZE["orderbook"]
-    columns: dict[str, pa.ChunkedArray] = {}
-    for name, kind in wanted.types.items():
-        if name not in table.column_names:
-            if name in wanted.required:
-                raise TickstateError(f"no column {name!r}", where="orderbook", expected=f"{name}: {kind}")
-            columns[name] = pa.chunked_array([pa.nulls(table.num_rows, kind)])
-        elif not same_kind(table.schema.field(name).type, kind):
-            got = table.schema.field(name).type
-            raise TickstateError(f"column {name!r} is {got}", where="orderbook", expected=f"{kind}")
-        else:
-            columns[name] = table.column(name).cast(kind)
-    if columns["capture_ts"].null_count:
-        raise TickstateError("capture_ts has nulls", where="orderbook", fix="drop these rows first")
-    contract = pa.table(columns)
+    contract = _contract(table, channel)
     names = [
-        table.column(c).cast(pa.string())
-        if c in table.column_names
-        else pa.chunked_array([pa.repeat("memory", len(table))])
+        table.column(c).cast(pa.string()) if c in table.column_names else pa.repeat("memory", table.num_rows)
         for c in ("exchange", "symbol")
     ]
     pairs = pa.table(names, names=["exchange", "symbol"]).group_by(["exchange", "symbol"]).aggregate([])
     for exchange, symbol in sorted(zip(pairs["exchange"].to_pylist(), pairs["symbol"].to_pylist(), strict=True)):
         lane = Lane(safe_name(exchange) or exchange, safe_name(symbol) or symbol)
-        mask = pc.and_(pc.equal(names[0], exchange), pc.equal(names[1], symbol))
-        yield lane, contract if pairs.num_rows == 1 else contract.filter(mask)
+        rows = contract
+        if pairs.num_rows > 1:
+            rows = contract.filter(pc.and_(pc.equal(names[0], exchange), pc.equal(names[1], symbol)))
+        if channel == "trades":
+            rows = rows.append_column(SOURCE, pa.repeat(hash_text(symbol), rows.num_rows))
+        yield lane, rows
+
+
+def _contract(table: pa.Table, channel: str) -> pa.Table:
+    bronze = BRONZE[channel]
+    columns: dict[str, Any] = {}
+    for name, kind in bronze.read.items():
+        if name not in table.column_names:
+            if name in bronze.required:
+                raise TickstateError(f"no column {name!r}", where=channel, expected=f"{name}: {kind}")
+            columns[name] = pa.nulls(table.num_rows, kind)
+        elif not same_kind(table.schema.field(name).type, kind):
+            got = table.schema.field(name).type
+            raise TickstateError(f"column {name!r} is {got}", where=channel, expected=f"{kind}")
+        else:
+            columns[name] = table.column(name).cast(kind)
+    if columns["capture_ts"].null_count:
+        raise TickstateError("capture_ts has nulls", where=channel, fix="drop these rows first")
+    return pa.table(columns)

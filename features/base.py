@@ -7,6 +7,7 @@ of other features. Its kernel is called as ``kernel(*inputs, start, [state], *ar
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,6 +78,21 @@ def near(name: str, known: Iterable[str]) -> str:
     return f"known: {shown}{', ...' if len(known) > 12 else ''}"
 
 
+_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "m": 60 * SECOND, "min": 60 * SECOND, "h": 3600 * SECOND}
+
+
+def parse_duration(text: str, where: str = "sample") -> int:
+    """A duration with its unit, strictly, in microseconds.
+
+    >>> parse_duration("500ms"), parse_duration("1s")
+    (500000, 1000000)
+    """
+    found = re.fullmatch(r"([1-9][0-9]*)(us|ms|s|m|min|h)", text)
+    if found is None:
+        raise FeatureError(f"{text!r}", where=where, expected="a number and a unit, like '500ms', '1s' or '5min'")
+    return int(found[1]) * _UNITS[found[2]]
+
+
 @dataclass(frozen=True)
 class Settings:
     """What holds for every feature of a lane: ``[run]`` and ``[lanes."exchange/symbol"]`` of features.toml."""
@@ -91,8 +107,16 @@ class Settings:
     """Lane fact: base (inverse: quote) currency that one lot stands for."""
     inverse: bool = False
     """Lane fact: an amount counts quote currency, as in coin-margined futures."""
+    sample: str = ""
+    """Order-book silver keeps the last row of each such interval, like ``"1s"``; empty: every row."""
+    fill_gaps: bool = False
+    """Whether empty intervals of a sample repeat the last kept row, up to ``max_staleness``."""
 
     def __post_init__(self) -> None:
+        if self.sample and 3600 * SECOND % parse_duration(self.sample):
+            raise FeatureError(f"{self.sample!r}", where="sample", expected="a divisor of an hour")
+        if self.fill_gaps and not self.sample:
+            raise FeatureError("fill_gaps without sample", fix='set sample, like "1s", or leave fill_gaps away')
         for name in ("trades_max_gap", "contract_size"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise FeatureError(f"{name} = {getattr(self, name)}", expected="a number above 0")
@@ -105,6 +129,16 @@ class Settings:
     def max_staleness_us(self) -> int:
         """``max_staleness`` in microseconds."""
         return round(self.max_staleness * SECOND)
+
+    @property
+    def sample_us(self) -> int:
+        """``sample`` in microseconds, 0 for every row."""
+        return parse_duration(self.sample) if self.sample else 0
+
+    @property
+    def sample_reach_us(self) -> int:
+        """How long before a partition rows must be seen for its sample: an interval, and what gaps repeat."""
+        return self.sample_us + (self.max_staleness_us if self.fill_gaps else 0)
 
     @property
     def trades_max_gap_us(self) -> int:

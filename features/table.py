@@ -42,6 +42,14 @@ def output_schema(graph: Graph, extras: Iterable[str] = ()) -> pa.Schema:
     return pa.schema([*fixed.items(), *((c.name, TYPES[c.dtype]) for c in graph.columns)])
 
 
+def replace_columns(table: pa.Table, columns: Mapping[str, pa.Array]) -> pa.Table:
+    """A table with some of its columns replaced, types kept."""
+    for name, values in columns.items():
+        place = table.column_names.index(name)
+        table = table.set_column(place, table.schema.field(name), values)
+    return table
+
+
 def to_table(
     graph: Graph,
     passed: Mapping[str, pa.Array],

@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tickstate.features.base import Settings
-from tickstate.features.engine import Rows, Values
+from tickstate.features.engine import Engine, Rows, Values
 from tickstate.features.graph import Graph
-from tickstate.features.table import PASSED, to_table
+from tickstate.features.table import PARTITION, PASSED, replace_columns, to_table
 from tickstate.kernels import columns
 from tickstate.kernels.book import FLAGS
 from tickstate.lake.arrow import int64_values, one_chunk
 from tickstate.lake.book import book_rows
+from tickstate.lake.feed import TradeFeed
 from tickstate.lake.names import Lane, hour_time
 from tickstate.lake.tape import quote_rows, trade_rows
 
@@ -41,13 +42,35 @@ def partition_table(
     extras: Iterable[str] = (),
 ) -> pa.Table:
     """One chunk of a partition; ``first_row`` is the ``row_id`` of its first row."""
+    partition = partition_values(lane, hour)
+    passed = {name: _clean(one_chunk(rows.table.column(name))) for name in (*PASSED[graph.channel], *extras)}
+    return to_table(graph, passed, partition, _keys(graph.channel, rows, first_row), values)
+
+
+def partition_values(lane: Lane, hour: int) -> dict[str, str | int]:
+    """The six partition columns of a lane's hour."""
     time = hour_time(hour)
-    partition = {
+    return {
         "exchange": lane.exchange, "symbol": lane.symbol,
         "year": time.year, "month": time.month, "day": time.day, "hour": time.hour,
     }  # fmt: skip
-    passed = {name: _clean(one_chunk(rows.table.column(name))) for name in (*PASSED[graph.channel], *extras)}
-    return to_table(graph, passed, partition, _keys(graph.channel, rows, first_row), values)
+
+
+def sampled_table(table: pa.Table, lane: Lane, hour: int, first_row: int) -> pa.Table:
+    """Sampled rows as rows of the partition that their stamps lie in."""
+    n = table.num_rows
+    columns = {name: pa.repeat(pa.scalar(v, PARTITION[name]), n) for name, v in partition_values(lane, hour).items()}
+    return replace_columns(table, {**columns, "row_id": pa.array(np.arange(first_row, first_row + n))})
+
+
+def push_joined(engine: Engine, feed: TradeFeed | None, rows: Rows, emit: bool = True) -> dict[str, Values]:
+    """Give an engine the next rows, and the trades up to the last valid one of them."""
+    times = rows.arrays["capture_ts"]
+    if feed is None or not times.size:
+        return engine.push(rows, emit=emit)
+    for piece in feed.pieces(int(times[0])):
+        engine.push_trades(piece)
+    return engine.push(rows, feed.until(int(times[-1])), emit=emit)
 
 
 def latency_ms(table: pa.Table) -> np.ndarray:

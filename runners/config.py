@@ -12,7 +12,7 @@ from tickstate.features.base import FeatureError, Settings, near
 from tickstate.features.registry import Registry, default_registry
 from tickstate.lake.names import Lane
 
-RUN = ("max_staleness", "depth")
+RUN = ("max_staleness", "depth", "sample", "fill_gaps")
 """Settings of ``[run]`` that every lane shares."""
 FACTS = ("trades_max_gap", "contract_size", "inverse")
 """Settings that are facts of a lane, under ``[lanes."exchange/symbol"]``."""
@@ -87,13 +87,16 @@ def make_config(data: Mapping[str, Any], where: str = "config", registry: Regist
     run = {k: _run_value(k, v, f"{where} [run]", registry) for k, v in _table(data, "run", RUN_KEYS, where)}
     lanes = {name: _facts(name, facts, where) for name, facts in data.get("lanes", {}).items()}
     config = Config(run, lanes, data.get("features", {}))
+    settings = Settings(**{k: v for k, v in run.items() if k in RUN})
+    if config.prefer and not config.normalize_quotes:
+        raise FeatureError("prefer without normalize_quotes", where=f"{where} [run]", fix="set normalize_quotes = true")
     classes: dict[str, list[Any]] = {}
     for entry in registry:
         classes.setdefault(entry.feature.name, []).append(entry.feature)
     for name, chosen in _table(data, "features", classes, where):
         for variant in _variants(chosen, f"{where} [features.{name}]"):
             for feature in classes[name]:
-                feature.make(Settings(), variant)
+                feature.make(settings, variant)
     return config
 
 
@@ -102,9 +105,7 @@ RUN_KEYS = (*RUN, "features", "normalize_quotes", "prefer")
 
 def _run_value(key: str, value: Any, where: str, registry: Registry) -> Any:
     if key in RUN:
-        found = _typed(value, type(getattr(Settings(), key)), f"{where} {key}")
-        Settings(**{key: found})
-        return found
+        return _typed(value, type(getattr(Settings(), key)), f"{where} {key}")
     if key == "normalize_quotes":
         return _typed(value, bool, f"{where} {key}")
     if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from tickstate.features.engine import Engine, Rows, Values
+import pyarrow as pa
+
+from tickstate.features.engine import Engine, Rows
+from tickstate.features.sampling import Sampler, sampled_schema
 from tickstate.features.table import output_schema
 from tickstate.lake.commit import (
     Commit,
@@ -27,9 +31,9 @@ from tickstate.lake.schema import BRONZE
 from tickstate.lake.segment import Inspected, inspect_segment
 from tickstate.lake.stream import Counted, read_hour
 from tickstate.lake.tape import RepeatedIds, TapeRows
-from tickstate.lake.write import writing
+from tickstate.lake.write import PartitionWriter, writing
 from tickstate.runners.ahead import read_ahead
-from tickstate.runners.assemble import partition_table, rows_of
+from tickstate.runners.assemble import partition_table, push_joined, rows_of, sampled_table
 from tickstate.runners.plan import Span, inputs_of, plain, rows_since, settings_of, trades_since
 from tickstate.runners.quality import Quality
 
@@ -86,6 +90,7 @@ class _Work:
         self._engine: Engine
         self._feed: TradeFeed | None = None
         self._repeats: RepeatedIds | None = None
+        self._sampler: Sampler | None = None
 
     def partition(self, hour: int) -> Outcome:
         """Compute and commit one partition; anew without a file whenever one turns out to be bad."""
@@ -107,12 +112,17 @@ class _Work:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path.parent)
         extras = self._extras(hour)
-        with writing(path, output_schema(self.graph, extras)) as writer:
+        with writing(path, self._schema(extras)) as writer:
             for rows in self._rows(span.channel, hour, 0, counted, self._repeats):
-                values = self._push(rows)
+                values = push_joined(self._engine, self._feed, rows)
                 quality.add(rows, values.get("trade_age_s"))
-                writer.write(partition_table(self.graph, rows, values, span.lane, hour, writer.rows, extras))
+                table = partition_table(self.graph, rows, values, span.lane, hour, writer.rows, extras)
+                self._write(
+                    writer, hour, [table] if self._sampler is None else self._sampler.add(table, rows.flag == 0)
+                )
                 step("compute:chunk")
+            if self._sampler is not None:
+                self._write(writer, hour, self._sampler.finish((hour + 1) * HOUR))
             content = writer.close()
             if self._has_changed(inputs):
                 raise _Changed
@@ -134,19 +144,30 @@ class _Work:
         if self.graph.joins:
             self._chunks = self._trades(trades_since(self.graph, hour))
             self._feed = TradeFeed(self._chunks)
-        since = rows_since(self.graph, hour)
+        settings, since = self.graph.settings, rows_since(self.graph, hour)
+        self._sampler = Sampler(settings, output_schema(self.graph)) if self._samples else None
         for before in inputs_of(self.graph, hour).own[:-1]:
             for rows in self._rows(self.span.channel, before, since, Counted(), self._repeats):
-                self._push(rows, emit=False)
+                times = rows.arrays["capture_ts"]
+                seen = self._samples and times.size and times[-1] > hour * HOUR - settings.sample_reach_us
+                values = push_joined(self._engine, self._feed, rows, emit=bool(seen))
+                if self._sampler is not None and seen:
+                    table = partition_table(self.graph, rows, values, self.span.lane, before, 0)
+                    deque(self._sampler.add(table, rows.flag == 0), maxlen=0)
+        if self._sampler is not None:
+            deque(self._sampler.finish(hour * HOUR), maxlen=0)
 
-    def _push(self, rows: Rows, emit: bool = True) -> dict[str, Values]:
-        """Give the engine the next rows, and the trades up to the last of them."""
-        times = rows.arrays["capture_ts"]
-        if self._feed is None or not times.size:
-            return self._engine.push(rows, emit=emit)
-        for piece in self._feed.pieces(int(times[0])):
-            self._engine.push_trades(piece)
-        return self._engine.push(rows, self._feed.until(int(times[-1])), emit=emit)
+    @property
+    def _samples(self) -> bool:
+        return self.span.channel == "orderbook" and bool(self.graph.settings.sample)
+
+    def _schema(self, extras: tuple[str, ...]) -> pa.Schema:
+        schema = output_schema(self.graph, extras)
+        return sampled_schema(schema) if self._samples else schema
+
+    def _write(self, writer: PartitionWriter, hour: int, tables: Iterable[pa.Table]) -> None:
+        for table in tables:
+            writer.write(sampled_table(table, self.span.lane, hour, writer.rows) if self._samples else table)
 
     def _trades(self, since: int) -> Iterator[TapeRows]:
         """The trades beside the book, from a time on to the end of the span."""

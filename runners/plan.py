@@ -67,12 +67,16 @@ def inputs_of(graph: Graph, hour: int) -> Inputs:
 def rows_since(graph: Graph, hour: int) -> int:
     """The first capture_ts (us) of the channel's own rows that the partition of an hour depends on."""
     repeats = REPEAT_WINDOW if graph.channel == "trades" else 0
-    return hour * HOUR - graph.total_lookback - repeats
+    return hour * HOUR - _sample_reach(graph) - graph.total_lookback - repeats
 
 
 def trades_since(graph: Graph, hour: int) -> int:
     """The first capture_ts (us) of joined trades that the partition of an hour depends on."""
-    return graph.trades_since(hour * HOUR) - REPEAT_WINDOW
+    return graph.trades_since(hour * HOUR - _sample_reach(graph)) - REPEAT_WINDOW
+
+
+def _sample_reach(graph: Graph) -> int:
+    return graph.settings.sample_reach_us if graph.channel == "orderbook" else 0
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,10 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
     selection, config = plan.selection, plan.selection.config
     select = names_for(channel, selection.features or config.features)
     graphs: dict[tuple[str, ...], Graph] = {}
-    for hour in sorted(plan.listing(channel).lanes[lane]):
+    hours = set(plan.listing(channel).lanes[lane])
+    if channel == "orderbook" and config.settings_of(lane).sample:
+        hours |= {h + 1 for h in hours}  # the stamp decides the partition: the last interval ends in the next hour
+    for hour in sorted(hours):
         if selection.start is not None and hour < selection.start:
             continue
         if selection.end is not None and hour >= selection.end:
@@ -289,7 +296,7 @@ def _definition_reasons(graph: Graph, settings: dict[str, Any], record: Commit) 
 
 
 MATTERS = {
-    "orderbook": ("max_staleness", "depth"),
+    "orderbook": ("max_staleness", "depth", "sample", "fill_gaps"),
     "trades": ("max_staleness", "contract_size", "inverse"),
     "ticker": (),
 }

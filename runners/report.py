@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -81,16 +81,26 @@ def summary_text(summary: Summary) -> str:
             f"{len(summary.computed)} partitions computed, {summary.up_to_date} up to date, "
             f"{len(summary.failed)} failed ({summary.seconds:.1f} s)"
         )
+        rows = [{"channel": name, **_quality(counts)} for name, counts in summary.by_channel.items()]
+        lines.append(table(rows))
         flags = ", ".join(f"{counters[f'flag_{f}']:,} {f}" for f in FLAGS if counters.get(f"flag_{f}"))
-        lines.append(f"{counters.get('rows', 0):,} rows: {flags or 'none'}")
-        lines.append(
-            f"{counters.get('duplicates', 0):,} duplicates dropped, {counters.get('late', 0):,} rows out of order"
-        )
+        lines += [f"order-book rows by flag: {flags}"] if flags else []
     for outcome in summary.failed:
         lines.append(f"failed: {outcome}: {outcome.error}")
     for q in summary.quarantined:
         lines.append(f"quarantined: {q.path}: {q.reason}: {q.detail}")
     return "\n".join(lines)
+
+
+def _quality(counters: Mapping[str, int]) -> dict[str, str]:
+    """The counters that every channel has, and invalid rows, as texts."""
+    invalid = sum(n for name, n in counters.items() if name.startswith("flag_") and name != "flag_ok")
+    shown = {"rows": counters.get("rows", 0), "invalid": invalid + counters.get("invalid", 0)}
+    shown.update({name: counters.get(name, 0) for name in ("duplicates", "out_of_order", "gaps", "latency_steps")})
+    found = {name: f"{value:,}" for name, value in shown.items()}
+    found["covered"] = f"{counters.get('seconds_covered', 0):,} s"
+    alive = counters.get("seconds_trades_alive")
+    return {**found, "trades_alive": "" if alive is None else f"{alive:,} s"}
 
 
 def plan_text(plan: Plan, json: bool = False) -> str:

@@ -62,11 +62,19 @@ class Summary:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Rows, rows by flag, duplicates and late rows, over what was computed."""
+        """Rows, rows by flag, duplicates, gaps and so on, over all that was computed."""
         total: Counter[str] = Counter()
-        for outcome in self.computed:
-            total.update(outcome.counters)
+        for counts in self.by_channel.values():
+            total.update(counts)
         return dict(total)
+
+    @property
+    def by_channel(self) -> dict[str, dict[str, int]]:
+        """``counters`` channel by channel."""
+        found: dict[str, Counter[str]] = {}
+        for outcome in self.computed:
+            found.setdefault(outcome.channel, Counter()).update(outcome.counters)
+        return {channel: dict(counts) for channel, counts in sorted(found.items())}
 
     @property
     def exit_code(self) -> int:
@@ -78,7 +86,7 @@ class Summary:
         return {
             "partitions": self.partitions, "computed": len(self.computed), "up_to_date": self.up_to_date,
             "failed": [{"partition": str(o), "error": o.error} for o in self.failed],
-            "counters": self.counters,
+            "counters": self.counters, "channels": self.by_channel,
             "quarantined": [{"path": q.path, "reason": q.reason, "detail": q.detail} for q in self.quarantined],
             "seconds": round(self.seconds, 3),
         }  # fmt: skip
