@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tickstate.features.graph import Graph
 from tickstate.kernels import _jit
 from tickstate.lake.commit import Quarantined
 from tickstate.runners.executor import Outcome
@@ -122,6 +123,8 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
     began = time.monotonic()
     plan = make_plan(selection)
     observer.planned(plan)
+    for text in _notices(plan):
+        observer.noticed(text)
     summary = Summary(partitions=len(plan.partitions), up_to_date=len(plan.partitions) - len(plan.stale), plan=plan)
     known = dict(plan.known)
     changed: list[Outcome] = []
@@ -162,6 +165,20 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
     summary.quarantined = [known[path] for path in sorted(known)]
     summary.seconds = time.monotonic() - began
     return summary
+
+
+def _notices(plan: Plan) -> list[str]:
+    """What a user should know of the stale partitions' configuration, once a run."""
+    unset = sorted({str(s.lane) for s in plan.spans(LONGEST_SPAN) if _lacks_bucket_volume(s.graph)})
+    if not unset:
+        return []
+    shown = ", ".join(unset[:4]) + (", ..." if len(unset) > 4 else "")
+    return [f"vpin is null for {shown}: no bucket_volume (--set vpin.bucket_volume=LOTS, or [features.vpin])"]
+
+
+def _lacks_bucket_volume(graph: Graph) -> bool:
+    unset = [f for f in graph.features if f.name == "vpin" and not f["bucket_volume"]]
+    return any(graph.selected.intersection(f.names) for f in unset)
 
 
 def _span_length(stale: int, workers: int, longest: int) -> int:
