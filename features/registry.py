@@ -32,6 +32,8 @@ class Entry:
 
     feature: type[Feature]
     package: str
+    names: tuple[str, ...]
+    """Columns with default parameters."""
 
 
 class Registry:
@@ -39,6 +41,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], Entry] = {}
+        self._makers: dict[tuple[str, str], Entry] = {}
 
     def register(self, feature: type[Feature], package: str = BUILT_IN) -> type[Feature]:
         """Add a feature class, or raise a ``FeatureError`` that names package, plugin and the rule it breaks."""
@@ -47,7 +50,8 @@ class Registry:
         instance = feature.make(Settings())
         for column in instance.columns():
             self._check_column(column, feature, where)
-        self._entries[feature.channel, feature.name] = Entry(feature, package)
+        entry = self._entries[feature.channel, feature.name] = Entry(feature, package, instance.names)
+        self._makers.update({(feature.channel, name): entry for name in instance.names})
         return feature
 
     def __iter__(self) -> Iterator[Entry]:
@@ -60,7 +64,7 @@ class Registry:
     def find(self, name: str) -> list[Entry]:
         """Features called ``name``, in a group called so, or with a column called so; raises if there is none."""
         found = [e for e in self if name in (e.feature.name, e.feature.group)]
-        found = found or [e for e in self if name in e.feature.make().names]
+        found = found or [e for e in self if name in e.names]
         if not found:
             raise FeatureError(f"unknown feature {name!r}", fix=near(name, self.names()))
         return found
@@ -69,7 +73,7 @@ class Registry:
         """Everything that selects: names of features, groups and columns."""
         chosen = [e for e in self if channels is None or e.feature.channel in channels]
         found = {e.feature.name for e in chosen} | {e.feature.group for e in chosen}
-        return found.union(*(e.feature.make().names for e in chosen)) if chosen else found
+        return found.union(*(e.names for e in chosen))
 
     def _check_declarations(self, feature: type[Feature], where: str) -> None:
         if not (inspect.isclass(feature) and issubclass(feature, Feature)):
@@ -98,12 +102,12 @@ class Registry:
             raise FeatureError(f"column {column.name!r}: dtype {column.dtype!r}", where=where, expected=str(DTYPES))
         if column.name in RESERVED or column.name in SOURCES[feature.channel]:
             raise FeatureError(f"column {column.name!r} is reserved", where=where, fix="choose another name")
-        for other in self.of_channel(feature.channel).values():
-            if column.name in other.feature.make().names:
-                raise FeatureError(
-                    f"column {column.name!r} is already made by {other.feature.name!r} of package {other.package!r}",
-                    where=where, fix="choose another name",
-                )  # fmt: skip
+        other = self._makers.get((feature.channel, column.name))
+        if other is not None:
+            raise FeatureError(
+                f"column {column.name!r} is already made by {other.feature.name!r} of package {other.package!r}",
+                where=where, fix="choose another name",
+            )  # fmt: skip
 
 
 @cache

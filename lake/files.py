@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+
+import xxhash
 
 TEMPORARY = ".tmp-"
 """Files of this prefix are unfinished: readers skip them, and the next writer of the place removes them."""
@@ -28,7 +32,8 @@ def replacing(path: Path, label: str) -> Iterator[Path]:
     the disk does, the old file stays and the temporary one goes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    remove_leftovers(path.parent)
+    temporary = path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{path.name}")
     try:
         step(f"{label}:begin")
         yield temporary
@@ -51,10 +56,10 @@ def write_bytes(path: Path, data: bytes, label: str) -> None:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Remove temporary files that a killed process left in a folder; returns how many."""
+    """Remove temporary files that a killed process of this host left in a folder; returns how many."""
     count = 0
-    for path in folder.glob(f"{TEMPORARY}*"):
-        pid = path.name.removeprefix(TEMPORARY).partition("-")[0]
+    for path in folder.glob(f"{TEMPORARY}{_host()}-*"):
+        pid = path.name.removeprefix(f"{TEMPORARY}{_host()}-").partition("-")[0]
         if not _alive(pid):
             path.unlink(missing_ok=True)
             count += 1
@@ -71,6 +76,12 @@ def _alive(pid: str) -> bool:
     except PermissionError:
         return True
     return True
+
+
+@cache
+def _host() -> str:
+    """A short name of this machine: process numbers mean something on their own host only."""
+    return xxhash.xxh3_64_hexdigest(platform.node().encode())[:8]
 
 
 def _fsync(path: Path) -> None:

@@ -24,7 +24,7 @@ from tickstate.lake.commit import (
 )  # fmt: skip
 from tickstate.lake.errors import BadFile
 from tickstate.lake.feed import TradeFeed
-from tickstate.lake.files import remove_leftovers, step
+from tickstate.lake.files import step
 from tickstate.lake.listing import Segment
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path
 from tickstate.lake.schema import BRONZE
@@ -106,11 +106,11 @@ class _Work:
         if self._stands_before != hour:
             self._warm_up(hour)
         self._stands_before = None  # should this hour fail, the next one starts from its lookback
+        for segment in (s for c, hours in inputs.items() for h in hours for s in span.segments[c][h]):
+            self._inspect(segment)
         counted = Counted()
         quality = Quality(span.channel, self.graph.settings, self.graph.joins)
         path = partition_path(span.silver, span.channel, span.lane, hour)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent)
         extras = self._extras(hour)
         with writing(path, self._schema(extras)) as writer:
             for rows in self._rows(span.channel, hour, 0, counted, self._repeats):
@@ -128,10 +128,7 @@ class _Work:
                 raise _Changed
         counters = {"rows": counted.rows, "duplicates": counted.duplicates, "out_of_order": counted.late}
         counters.update(quality.counters())
-        bad = {s: quarantined(b, span.bronze) for s, b in self._bad.items() if s.hour in inputs.get(s.channel, ())}
-        own = [q for s, q in bad.items() if (s.channel, s.hour) == (span.channel, hour)]
-        write_quarantine(quarantine_path(span.silver, span.channel, span.lane, hour), own)
-        found = tuple(sorted(bad.values()))
+        found = self._quarantine(inputs)
         self._commit(hour, counters, content, path.stat().st_size, found)
         self._stands_before = hour + 1
         return Outcome(span.channel, span.lane, hour, counters=counters, quarantined=found)
@@ -227,6 +224,18 @@ class _Work:
         if self._feed is not None:
             self._chunks.close()
             self._feed = None
+
+    def _quarantine(self, inputs: Mapping[str, Iterable[int]]) -> tuple[Quarantined, ...]:
+        """Write down which files of the inputs were left out, hour by hour; returns them all."""
+        found: list[Quarantined] = []
+        for channel, hours in inputs.items():
+            lane = self.span.lane if channel == self.span.channel else self.span.config.trades_lane(self.span.lane)
+            for hour in hours:
+                bad = [self._bad[s] for s in self.span.segments[channel][hour] if s in self._bad]
+                listed = [quarantined(b, self.span.bronze) for b in bad]
+                write_quarantine(quarantine_path(self.span.silver, channel, lane, hour), listed)
+                found += listed
+        return tuple(sorted(found))
 
     def _commit(
         self, hour: int, counters: dict[str, int], content: str, size: int, found: tuple[Quarantined, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,9 @@ class Span:
     segments: Mapping[str, Mapping[int, tuple[Segment, ...]]] = field(default_factory=dict)
     """Bronze of these hours and of those that their lookbacks reach, by channel."""
     digests: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # not the graph: names and paths only
 
     @cached_property
     def graph(self) -> Graph:

@@ -126,7 +126,7 @@ def list_text(json: bool = False) -> str:
     rows = [
         {
             "name": e.feature.name, "channel": e.feature.channel, "group": e.feature.group,
-            "columns": len(e.feature.make().names), "default": e.feature.default, "package": e.package,
+            "columns": len(e.names), "default": e.feature.default, "package": e.package,
         }
         for e in default_registry()
     ]  # fmt: skip

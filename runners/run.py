@@ -15,7 +15,7 @@ from tickstate.features.graph import Graph
 from tickstate.kernels import _jit
 from tickstate.lake.commit import Quarantined
 from tickstate.runners.executor import Outcome
-from tickstate.runners.plan import Plan, Selection, make_plan
+from tickstate.runners.plan import Plan, Selection, Span, make_plan
 from tickstate.runners.pool import InlineExecutor, local_pool, run_alone, run_spans
 
 ATTEMPTS = 3
@@ -123,8 +123,6 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
     began = time.monotonic()
     plan = make_plan(selection)
     observer.planned(plan)
-    for text in _notices(plan):
-        observer.noticed(text)
     summary = Summary(partitions=len(plan.partitions), up_to_date=len(plan.partitions) - len(plan.stale), plan=plan)
     known = dict(plan.known)
     changed: list[Outcome] = []
@@ -143,7 +141,10 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
         spans = plan.spans(_span_length(len(plan.stale), workers, longest))
         if not spans:
             break
-        _prepare(plan, observer)
+        if attempt == 0:
+            for text in _notices(spans):
+                observer.noticed(text)
+        _prepare(spans, observer)
         changed.clear()
         with pool() as executor:
             lost = run_spans(spans, executor, report)
@@ -167,9 +168,9 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
     return summary
 
 
-def _notices(plan: Plan) -> list[str]:
+def _notices(spans: list[Span]) -> list[str]:
     """What a user should know of the stale partitions' configuration, once a run."""
-    unset = sorted({str(s.lane) for s in plan.spans(LONGEST_SPAN) if _lacks_bucket_volume(s.graph)})
+    unset = sorted({str(s.lane) for s in spans if _lacks_bucket_volume(s.graph)})
     if not unset:
         return []
     shown = ", ".join(unset[:4]) + (", ..." if len(unset) > 4 else "")
@@ -186,10 +187,10 @@ def _span_length(stale: int, workers: int, longest: int) -> int:
     return longest if workers == 1 else max(1, min(longest, stale // (4 * workers)))
 
 
-def _prepare(plan: Plan, observer: Observer) -> None:
+def _prepare(spans: list[Span], observer: Observer) -> None:
     """Compile here what is not compiled yet, so that workers only load it."""
     from tickstate.kernels import book, columns, order
 
     needed = {k for m in (book, columns, order) for k in vars(m).values() if isinstance(k, _jit.Kernel) and k.typed}
-    needed.update(f.kernel for span in plan.spans(LONGEST_SPAN) for f in span.graph.features)
+    needed.update(f.kernel for span in spans for f in span.graph.features)
     _jit.prepare(sorted(needed, key=lambda k: (k.__module__, k.__name__)), observer.compiling)
