@@ -159,6 +159,8 @@ class Lookback:
     steps: int = 0
     seconds: float = 0.0
     days: int = 0
+    unbounded: bool = False
+    """All of the past counts: the feature carries ``state`` from partition to partition."""
 
     def microseconds(self, settings: Settings) -> int:
         """How far back in time this reaches at most.
@@ -172,6 +174,7 @@ class Lookback:
         parts = [f"{self.steps} step{'s' * (self.steps > 1)}"] if self.steps else []
         parts += [f"{self.seconds:g} s"] if self.seconds else []
         parts += [f"{self.days} UTC day{'s' * (self.days > 1)}"] if self.days else []
+        parts += ["unbounded"] if self.unbounded else []
         return " and ".join(parts) or "none"
 
 

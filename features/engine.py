@@ -69,6 +69,10 @@ class Engine:
         """A copy of what the engine remembers now."""
         return self._state.copy()
 
+    def set_carried(self, carried: Mapping[str, tuple[np.ndarray, ...]]) -> None:
+        """Replace what some features carry: where their chain of partitions goes on."""
+        self._state = State(self._state.tails, {**self._state.carried, **carried})
+
     def push(self, rows: Rows, trades: Arrays | None = None, *, emit: bool = True) -> dict[str, Values]:
         """Compute the graph on the next rows. Without ``emit`` only what later rows need, and nothing is returned.
 

@@ -61,6 +61,11 @@ class Graph:
         return found
 
     @cached_property
+    def unbounded(self) -> bool:
+        """Whether any feature depends on all of the past, so that partitions form a chain."""
+        return any(f.lookback().unbounded for f in self.features)
+
+    @cached_property
     def joins(self) -> bool:
         """Whether any feature reads the joined trades."""
         return any(f.joins for f in self.features)

@@ -115,10 +115,10 @@ def default_registry() -> Registry:
     """The built-in features, then those of installed packages."""
     from importlib.metadata import entry_points
 
-    from tickstate.features import flow, regime, structure, tape, trades
+    from tickstate.features import ewma, flow, regime, structure, tape, trades
 
     registry = Registry()
-    built_in = (structure, flow, trades, regime, tape)
+    built_in = (structure, flow, trades, regime, ewma, tape)
     for feature in (f for module in built_in for f in module.FEATURES):
         registry.register(feature)
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name)):

@@ -61,7 +61,7 @@ class Sampler:
 
     def finish(self, time: int) -> Iterator[pa.Table]:
         """No row up to ``time`` (us, exclusive) is missing: yields what is complete by then, stamps below ``time``."""
-        before = time // self._interval - 1
+        before = (time - 1) // self._interval
         if self._open is not None and self._open < before:
             yield from self._close()
         if self._fill_gaps and self._given is not None:

@@ -151,19 +151,26 @@ def interpreted() -> bool:
 
 
 @cache
+def source_digest(*packages: Path) -> str:
+    """Hash of every Python file of these folders: of all that a kernel there can call."""
+    digest = hashlib.blake2b(digest_size=8)
+    for root in dict.fromkeys(packages):
+        for path in sorted(root.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
 def cache_folder(package: Path) -> Path | None:
     """Where compiled kernels of a package are kept; None (compile anew) where nothing is writable."""
     from importlib.metadata import version  # numba's own attribute would cost its import
 
     from platformdirs import user_cache_path
 
-    digest = hashlib.blake2b(digest_size=8)
-    for root in dict.fromkeys((Path(__file__).parent, package)):
-        for path in sorted(root.rglob("*.py")):
-            digest.update(path.read_bytes())
+    digest = source_digest(Path(__file__).parent, package)
     base = os.environ.get("TICKSTATE_CACHE_DIR")
     root = Path(base) if base else user_cache_path("tickstate")
-    folder = root / f"kernels-numba{version('numba')}-{digest.hexdigest()}"
+    folder = root / f"kernels-numba{version('numba')}-{digest}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

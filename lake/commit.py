@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import xxhash
 
+from tickstate.lake.digest import fingerprint
 from tickstate.lake.errors import BadFile
 from tickstate.lake.files import write_bytes
-from tickstate.lake.listing import Segment
 from tickstate.lake.names import Lane, hour_folder
 
 FORMAT = 1
@@ -27,6 +26,13 @@ class Quarantined(msgspec.Struct, frozen=True, order=True):
     fingerprint: str = ""
 
 
+class Link(msgspec.Struct, frozen=True):
+    """A partition's place in the chain of an unbounded feature: its state before and after, as base64 of the bytes."""
+
+    began: str
+    ended: str
+
+
 class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """One partition's record. Nothing in it varies between two runs that did the same."""
 
@@ -35,8 +41,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     exchange: str
     symbol: str
     hour: str
-    cutoff: str | None = None
-    """None: the hour was complete."""
+    cutoff: int | None = None
+    """Rows are those before this capture_ts (us); None: the hour was complete."""
     inputs: dict[str, dict[str, str]]
     """Digest of each lane-hour read, by channel and hour; lookback hours included, hours without bronze left out."""
     settings: dict[str, Any]
@@ -50,6 +56,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     """Bytes of the output file."""
     quarantined: list[Quarantined] = []
+    chain: dict[str, Link] = {}
+    """For each unbounded feature, the state it began and ended the hour with."""
 
 
 def commit_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
@@ -90,46 +98,3 @@ def write_quarantine(path: Path, found: Iterable[Quarantined]) -> None:
 def quarantined(bad: BadFile, root: Path) -> Quarantined:
     """The record of a bad file of bronze ``root``."""
     return Quarantined(bad.relative, bad.reason, bad.detail, fingerprint(root / bad.relative))
-
-
-def fingerprint(path: Path) -> str:
-    """Hash of a file's bytes, empty where it is gone: tells whether a quarantined file has been mended."""
-    try:
-        with open(path, "rb") as file:
-            found = xxhash.xxh3_128()
-            while block := file.read(1 << 20):
-                found.update(block)
-            return found.hexdigest()
-    except OSError:
-        return ""
-
-
-def hour_digest(segments: Iterable[Segment]) -> str:
-    """Digest of a lane-hour: relative paths, sizes and Parquet footers, never times; empty without segments."""
-    found = xxhash.xxh3_128()
-    segments = list(segments)
-    for s in segments:
-        found.update(f"{s.relative}|{s.size}|".encode())
-        found.update(_footer(Path(s.path)))
-    return found.hexdigest() if segments else ""
-
-
-def _footer(path: Path) -> bytes:
-    """The raw footer, or where there is none the hash of the whole file."""
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - 8))
-            end = file.read(8)
-            length = int.from_bytes(end[:4], "little")
-            if end[4:] == b"PAR1" and length + 12 <= size:
-                file.seek(size - 8 - length)
-                return file.read(length)
-    except OSError:
-        return b"gone"
-    return fingerprint(path).encode()
-
-
-def digests_of(segments: Mapping[int, list[Segment]], hours: Iterable[int]) -> dict[int, str]:
-    """Digests of the hours that have segments."""
-    return {h: hour_digest(segments[h]) for h in hours if segments.get(h)}

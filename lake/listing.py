@@ -22,6 +22,8 @@ class Segment:
     symbol: str
     hour: int
     size: int
+    modified: int = 0
+    """Nanoseconds, as the file system says: a key of caches, never part of a digest."""
 
     @property
     def where(self) -> str:
@@ -64,7 +66,8 @@ def list_bronze(root: Path, channel: str) -> Listing:
                 f"{'/'.join(spelled[lane])!r} and {exchange + '/' + symbol!r} would both be written as {lane}",
                 where=f"{channel}/{relative} ({hour_name(hour)})", fix="rename one of them in bronze",
             )  # fmt: skip
-        segment = Segment(relative, channel, entry.path, exchange, symbol, hour, entry.stat().st_size)
+        stat = entry.stat()
+        segment = Segment(relative, channel, entry.path, exchange, symbol, hour, stat.st_size, stat.st_mtime_ns)
         found.lanes.setdefault(lane, {}).setdefault(hour, []).append(segment)
     return found
 

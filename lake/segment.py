@@ -6,8 +6,9 @@ middle of reading; the executor then starts the partition again without the file
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tickstate.kernels import order
+from tickstate.lake.digest import file_digest, fingerprint
 from tickstate.lake.errors import BadFile
 from tickstate.lake.listing import Segment
 from tickstate.lake.names import HOUR, PARTITION_COLUMNS, hour_name, hour_time
@@ -36,6 +38,57 @@ class Inspected:
     late: int
     columns: tuple[str, ...] = ()
     """Contract columns that the file has."""
+
+
+class Files:
+    """What is known of bronze files, remembered as long as their size and modification time stay."""
+
+    def __init__(self) -> None:
+        self._inspected: dict[Segment, Inspected | BadFile] = {}
+        self._digests: dict[Segment, str] = {}
+
+    def inspect(self, segment: Segment) -> Inspected | None:
+        """What reading it found; None where it is quarantined."""
+        if segment not in self._inspected:
+            try:
+                self._inspected[segment] = inspect_segment(segment)
+            except BadFile as bad:
+                self._inspected[segment] = bad
+        found = self._inspected[segment]
+        return None if isinstance(found, BadFile) else found
+
+    def bad(self, segment: Segment) -> BadFile | None:
+        """Why it is quarantined, if it is."""
+        found = self._inspected.get(segment)
+        return found if isinstance(found, BadFile) else None
+
+    def set_bad(self, segment: Segment, bad: BadFile) -> None:
+        """Reading its rows showed what inspecting it could not."""
+        self._inspected[segment] = bad
+
+    def digest(self, segment: Segment) -> str:
+        """Digest of a file: of its footer, or where that says nothing (a quarantined file) of all its bytes."""
+        if self.bad(segment) is not None:
+            return fingerprint(Path(segment.path))
+        if segment not in self._digests:
+            self._digests[segment] = file_digest(segment)
+        return self._digests[segment]
+
+    def forget_missing(self, segments: Iterable[Segment]) -> None:
+        """Drop what is known of files that are no longer listed."""
+        listed = set(segments)
+        for known in (self._inspected, self._digests):
+            for segment in known.keys() - listed:
+                del known[segment]
+
+
+def is_unchanged(segment: Segment) -> bool:
+    """Whether the file still has the size and modification time it was listed with."""
+    try:
+        stat = Path(segment.path).stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (segment.size, segment.modified)
 
 
 def inspect_segment(segment: Segment) -> Inspected:

@@ -19,7 +19,7 @@ from tickstate.lake.arrow import int64_values
 from tickstate.lake.segment import Inspected, read_batches
 from tickstate.lake.tape import SOURCE, RepeatedIds
 
-_NEVER = np.iinfo(np.int64).max
+_NEVER = int(np.iinfo(np.int64).max)
 
 
 @dataclass
@@ -28,21 +28,27 @@ class Counted:
 
     rows: int = 0
     duplicates: int = 0
-    late: int = 0
 
 
 def read_hour(
-    segments: Iterable[Inspected], counted: Counted, since: int = 0, repeats: RepeatedIds | None = None
+    segments: Iterable[Inspected],
+    counted: Counted,
+    since: int = 0,
+    until: int = _NEVER,
+    repeats: RepeatedIds | None = None,
 ) -> Iterator[pa.Table]:
-    """Chunks of one hour in the order of FEATURES.md section 1, duplicates dropped, rows from ``since`` (us) on.
+    """Chunks of one hour in contract order, duplicates dropped, ``since`` <= capture_ts < ``until`` (us).
 
     ``repeats``: for trades, what is remembered of the ids before.
     """
-    waiting = sorted((s for s in segments if s.rows and s.high >= since), key=lambda s: (s.low, s.segment))
-    counted.late += sum(s.late for s in waiting)
-    for table in _merge([_Cursor(s) for s in waiting]):
-        table = _since(table, since)
+    overlap = (s for s in segments if s.rows and s.high >= since and s.low < until)
+    for table in _merge([_Cursor(s) for s in sorted(overlap, key=lambda s: (s.low, s.segment))]):
+        times = int64_values(table, "capture_ts")
+        begin, end = np.searchsorted(times, (since, until), side="left").tolist()
+        table = table.slice(begin, end - begin)
         if not table.num_rows:
+            if times[-1] >= until:
+                return
             continue
         table = sort_rows(table)
         kept = drop_duplicates(table) if repeats is None else repeats.drop(table)
@@ -160,11 +166,6 @@ def _merge(waiting: list[_Cursor]) -> Iterator[pa.Table]:
             for cursor in active:
                 if cursor.more_from == more:
                     cursor.advance()
-
-
-def _since(table: pa.Table, since: int) -> pa.Table:
-    cut = int(np.searchsorted(int64_values(table, "capture_ts"), since, side="left"))
-    return table.slice(cut) if cut else table
 
 
 def _keys(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -95,6 +95,18 @@ class PartitionWriter:
         step("data:rows")
 
 
+def read_rows(path: Path) -> Iterator[pa.Table]:
+    """The rows of a partition as they were written, a row group at a time."""
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group)
+
+
+def read_schema(path: Path) -> pa.Schema:
+    """The schema of a partition."""
+    return pq.read_schema(path)
+
+
 @contextmanager
 def writing(path: Path, schema: pa.Schema) -> Iterator[PartitionWriter]:
     """A writer whose file takes the place of ``path`` once the block has ended well and ``close`` was called."""

@@ -50,6 +50,13 @@ _CHOICE = (
     click.option("--config", type=click.Path(path_type=Path), help="A features.toml."),
     click.option("--set", "assign", multiple=True, metavar="NAME.PARAM=VALUE", help="Override a parameter."),
 )
+_WATCH = (
+    click.option("--poll", type=click.FloatRange(0.01), default=5.0, help="Watcher: seconds between looks [5]."),
+    click.option("--grace", type=click.FloatRange(0), default=900.0, help="Watcher: wait for silent channels [900 s]."),
+    click.option("--refresh", type=click.FloatRange(0), default=0.0, help="Watcher: seconds between rewrites [0]."),
+    click.option("--once", is_flag=True, help="Watcher: catch up and exit."),
+    click.option("--metrics-port", type=click.IntRange(0, 65535), help="Watcher: /metrics, /healthz on 127.0.0.1."),
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
 
 
@@ -63,13 +70,14 @@ def _options(*groups: Any) -> Callable[[Any], Any]:
 
 
 @features.command()
-@click.option("--runner", type=click.Choice(["single", "batch"]), default="batch", show_default=True)
+@click.option("--runner", type=click.Choice(["single", "batch", "watcher"]), default="batch", show_default=True)
 @_options(_PLACES, _CHOICE)
 @click.option("--workers", type=click.IntRange(1, 1024), help="Processes of the batch runner; default: cores.")
 @click.option(
     "--demo", is_flag=True, help=f"Make a small synthetic lake first (in --lake, or ./{DEMO}), and run on it."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and why.")
+@_options(_WATCH)
 @_JSON
 def run(runner: str, workers: int | None, demo: bool, dry_run: bool, as_json: bool, **chosen: Any) -> int:
     """Compute what is missing or stale, and nothing else."""
@@ -82,6 +90,8 @@ def run(runner: str, workers: int | None, demo: bool, dry_run: bool, as_json: bo
     if dry_run:
         return _show_plan(selection, as_json)
     with report.Progress() as observer:
+        if runner == "watcher":
+            return _watch(selection, observer, chosen, as_json)
         summary = (
             run_single(selection, observer) if runner == "single" else run_batch(selection, workers, observer=observer)
         )
@@ -114,6 +124,27 @@ def describe(name: str, as_json: bool) -> None:
     from tickstate.runners import report
 
     click.echo(report.describe_text(name, as_json))
+
+
+def _watch(selection: Any, observer: Any, chosen: dict[str, Any], as_json: bool) -> int:
+    from contextlib import ExitStack
+
+    from tickstate.runners import report
+    from tickstate.runners.watcher import Pace, Watcher, stopping_on_signals
+
+    pace = Pace(chosen["poll"], chosen["grace"], chosen["refresh"])
+    with ExitStack() as stack:
+        if chosen["metrics_port"] is not None:
+            from tickstate.runners.metrics import Metrics
+
+            observer = Metrics(observer, stale_after=max(60.0, 10 * pace.poll))
+            port = stack.enter_context(observer.served(chosen["metrics_port"]))
+            click.echo(f"metrics on http://127.0.0.1:{port}/metrics", err=True)
+        watcher = Watcher(selection, pace, observer)
+        stack.enter_context(stopping_on_signals(watcher))
+        summary = watcher.run(chosen["once"])
+    click.echo(report.as_json(summary.as_dict()) if as_json else report.summary_text(summary))
+    return summary.exit_code if chosen["once"] else 0
 
 
 def _show_plan(selection: Any, as_json: bool) -> int:

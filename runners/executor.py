@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from msgspec import structs
 
-from tickstate.features.engine import Engine, Rows
-from tickstate.features.sampling import Sampler, sampled_schema
-from tickstate.features.table import output_schema
+from tickstate.features.base import Feature
 from tickstate.lake.commit import (
     Commit,
+    Link,
     Quarantined,
     commit_path,
-    hour_digest,
     quarantine_path,
     quarantined,
+    read_commit,
     write_commit,
     write_quarantine,
 )  # fmt: skip
-from tickstate.lake.errors import BadFile
-from tickstate.lake.feed import TradeFeed
-from tickstate.lake.files import step
-from tickstate.lake.listing import Segment
+from tickstate.lake.errors import BadFile, LakeError
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path
-from tickstate.lake.schema import BRONZE
-from tickstate.lake.segment import Inspected, inspect_segment
-from tickstate.lake.stream import Counted, read_hour
-from tickstate.lake.tape import RepeatedIds, TapeRows
-from tickstate.lake.write import PartitionWriter, writing
-from tickstate.runners.ahead import read_ahead
-from tickstate.runners.assemble import partition_table, push_joined, rows_of, sampled_table
-from tickstate.runners.plan import Span, inputs_of, plain, rows_since, settings_of, trades_since
-from tickstate.runners.quality import Quality
+from tickstate.lake.segment import Files, is_unchanged
+from tickstate.lake.state import BadState, load_state, save_state, state_path
+from tickstate.lake.write import read_rows, read_schema, writing
+from tickstate.runners.lane import LaneRun
+from tickstate.runners.locks import lane_lock
+from tickstate.runners.plan import Span, plain, settings_of
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,8 @@ class Outcome:
     """Bronze changed while it was read: nothing was written, plan again."""
     counters: dict[str, int] = field(default_factory=dict)
     quarantined: tuple[Quarantined, ...] = ()
+    cutoff: int | None = None
+    """The hour is open: rows before this time (us)."""
 
     def __str__(self) -> str:
         return f"{self.channel} {self.lane} {hour_name(self.hour)}"
@@ -62,191 +60,208 @@ class _Changed(Exception):  # noqa: N818 - not an error: the plan is out of date
 
 def execute(span: Span, report: Callable[[Outcome], None] | None = None) -> list[Outcome]:
     """Compute the partitions of a span in order; a failed one does not stop the next."""
-    found = []
-    with closing(_Work(span)) as work:
-        for hour in span.hours:
-            try:
-                outcome = work.partition(hour)
-            except _Changed:
-                outcome = Outcome(span.channel, span.lane, hour, changed=True)
-            except Exception as error:  # this partition's fault: said in its outcome, and all else is done
-                text = str(error).strip().splitlines()
-                reason = f"{type(error).__name__}: {text[0] if text else ''}"
-                outcome = Outcome(span.channel, span.lane, hour, error=reason)
-            found.append(outcome)
-            if report is not None:
-                report(outcome)
+    with lane_lock(span) as waited, closing(Worker(span, Files(), waited)) as worker:
+        found = worker.run(report)
+        if span.newest:
+            worker.save()
     return found
 
 
-class _Work:
-    """The state of one span: an engine, the hour it stands before, and what is known of the files."""
+class Worker:
+    """Computes and commits the partitions of one lane. The watcher keeps one a lane; a span's lives as long as it."""
 
-    def __init__(self, span: Span) -> None:
-        self.span, self.graph = span, span.graph
-        self._bad: dict[Segment, BadFile] = {}
-        self._inspected: dict[Segment, Inspected] = {}
-        self._stands_before: int | None = None
-        self._engine: Engine
-        self._feed: TradeFeed | None = None
-        self._repeats: RepeatedIds | None = None
-        self._sampler: Sampler | None = None
+    def __init__(self, span: Span, files: Files, after_another: bool = False) -> None:
+        self.span, self.files, self._after_another = span, files, after_another
+        self.lane = LaneRun(span, files)
+        self.notice = ""
+        """Why a saved state was not used, empty where one was or none was looked for."""
+        self._load()
 
-    def partition(self, hour: int) -> Outcome:
+    def update(self, span: Span) -> None:
+        """Go on with a newer plan for the same lane."""
+        self.span = span
+        self.lane.update(span)
+
+    def close(self) -> None:
+        """End threads."""
+        self.lane.close()
+
+    def run(
+        self, report: Callable[[Outcome], None] | None = None, stopped: Callable[[], bool] = lambda: False
+    ) -> list[Outcome]:
+        """All partitions of the span, in order, until ``stopped``."""
+        found = []
+        for hour in self.span.hours:
+            if stopped():
+                break
+            try:
+                outcome = self._partition(hour)
+            except _Changed:
+                outcome = self._outcome(hour, changed=True)
+            except Exception as error:  # this partition's fault: said in its outcome, and all else is done
+                text = str(error).strip().splitlines()
+                outcome = self._outcome(hour, error=f"{type(error).__name__}: {text[0] if text else ''}")
+            if outcome is None:
+                continue
+            found.append(outcome)
+            if report is not None:
+                report(outcome)
+        return found
+
+    def save(self) -> None:
+        """Save the state the lane stands at, beside the output. A disk that is full costs the cache, no more."""
+        found = self.lane.dump()
+        if found is not None:
+            with suppress(OSError):
+                save_state(state_path(self.span.silver, self.span.channel, self.span.lane), *found)
+
+    def _load(self) -> None:
+        try:
+            self.lane.load(*load_state(state_path(self.span.silver, self.span.channel, self.span.lane)))
+        except BadState as reason:
+            self.notice = str(reason)
+
+    def _partition(self, hour: int) -> Outcome | None:
         """Compute and commit one partition; anew without a file whenever one turns out to be bad."""
         while True:
             try:
                 return self._attempt(hour)
             except BadFile as bad:
                 known = (s for hours in self.span.segments.values() for group in hours.values() for s in group)
-                self._bad[next(s for s in known if s.where == bad.relative)] = bad
+                self.files.set_bad(next(s for s in known if s.where == bad.relative), bad)
 
-    def _attempt(self, hour: int) -> Outcome:
-        span, inputs = self.span, self.span.inputs(hour)
-        if self._stands_before != hour:
-            self._warm_up(hour)
-        self._stands_before = None  # should this hour fail, the next one starts from its lookback
-        for segment in (s for c, hours in inputs.items() for h in hours for s in span.segments[c][h]):
-            self._inspect(segment)
-        counted = Counted()
-        quality = Quality(span.channel, self.graph.settings, self.graph.joins)
+    def _attempt(self, hour: int) -> Outcome | None:
+        span, lane = self.span, self.lane
+        end = span.cutoffs.get(hour, (hour + 1) * HOUR)
+        if (hour in span.conditional and self._chain_holds(hour)) or (self._after_another and self._is_done(hour)):
+            return None
+        since = lane.go_to(hour)
         path = partition_path(span.silver, span.channel, span.lane, hour)
-        extras = self._extras(hour)
-        with writing(path, self._schema(extras)) as writer:
-            for rows in self._rows(span.channel, hour, 0, counted, self._repeats):
-                values = push_joined(self._engine, self._feed, rows)
-                quality.add(rows, values.get("trade_age_s"))
-                table = partition_table(self.graph, rows, values, span.lane, hour, writer.rows, extras)
-                self._write(
-                    writer, hour, [table] if self._sampler is None else self._sampler.add(table, rows.flag == 0)
-                )
-                step("compute:chunk")
-            if self._sampler is not None:
-                self._write(writer, hour, self._sampler.finish((hour + 1) * HOUR))
+        schema = lane.schema(hour)
+        if since > hour * HOUR and not self._holds_until(hour, since, schema):
+            lane.position = None
+            since = lane.go_to(hour)
+        began = self._link(hour, since)
+        with writing(path, schema) as writer:
+            if since > hour * HOUR:
+                for batch in read_rows(path):
+                    writer.write(batch)
+            for table in lane.tables(hour, since, end, writer.rows):
+                writer.write(table)
             content = writer.close()
-            if self._has_changed(inputs):
+            if self._has_changed(hour):
                 raise _Changed
-        counters = {"rows": counted.rows, "duplicates": counted.duplicates, "out_of_order": counted.late}
-        counters.update(quality.counters())
-        found = self._quarantine(inputs)
-        self._commit(hour, counters, content, path.stat().st_size, found)
-        self._stands_before = hour + 1
-        return Outcome(span.channel, span.lane, hour, counters=counters, quarantined=found)
-
-    def _warm_up(self, hour: int) -> None:
-        """Bring a fresh engine to the beginning of an hour, from the lookbacks alone."""
-        self._close_feed()
-        self._engine = Engine(self.graph)
-        self._repeats = RepeatedIds() if self.span.channel == "trades" else None
-        if self.graph.joins:
-            self._chunks = self._trades(trades_since(self.graph, hour))
-            self._feed = TradeFeed(self._chunks)
-        settings, since = self.graph.settings, rows_since(self.graph, hour)
-        self._sampler = Sampler(settings, output_schema(self.graph)) if self._samples else None
-        for before in inputs_of(self.graph, hour).own[:-1]:
-            for rows in self._rows(self.span.channel, before, since, Counted(), self._repeats):
-                times = rows.arrays["capture_ts"]
-                seen = self._samples and times.size and times[-1] > hour * HOUR - settings.sample_reach_us
-                values = push_joined(self._engine, self._feed, rows, emit=bool(seen))
-                if self._sampler is not None and seen:
-                    table = partition_table(self.graph, rows, values, self.span.lane, before, 0)
-                    deque(self._sampler.add(table, rows.flag == 0), maxlen=0)
-        if self._sampler is not None:
-            deque(self._sampler.finish(hour * HOUR), maxlen=0)
-
-    @property
-    def _samples(self) -> bool:
-        return self.span.channel == "orderbook" and bool(self.graph.settings.sample)
-
-    def _schema(self, extras: tuple[str, ...]) -> pa.Schema:
-        schema = output_schema(self.graph, extras)
-        return sampled_schema(schema) if self._samples else schema
-
-    def _write(self, writer: PartitionWriter, hour: int, tables: Iterable[pa.Table]) -> None:
-        for table in tables:
-            writer.write(sampled_table(table, self.span.lane, hour, writer.rows) if self._samples else table)
-
-    def _trades(self, since: int) -> Iterator[TapeRows]:
-        """The trades beside the book, from a time on to the end of the span."""
-        repeats = RepeatedIds()
-        hours = self.span.segments.get("trades", {})
-        return read_ahead(
-            rows
-            for hour in sorted(h for h in hours if h >= since // HOUR)
-            for rows in self._read("trades", hour, since, Counted(), repeats)
+        counters = {"rows": lane.counted.rows, "duplicates": lane.counted.duplicates}
+        counters.update(out_of_order=lane.out_of_order(hour), **lane.quality.counters())
+        found = self._quarantine(hour)
+        chain = {name: Link(began[name], ended) for name, ended in self._chain_state().items()}
+        record = self._new_record(
+            hour, counters=counters, content=content, size=path.stat().st_size, quarantined=list(found), chain=chain
         )
+        write_commit(commit_path(span.silver, span.channel, span.lane, hour), record)
+        return self._outcome(hour, counters=counters, quarantined=found, cutoff=span.cutoffs.get(hour))
 
-    def _rows(
-        self, channel: str, hour: int, since: int, counted: Counted, repeats: RepeatedIds | None
-    ) -> Iterator[Rows]:
-        return read_ahead(self._read(channel, hour, since, counted, repeats))
+    def _is_done(self, hour: int) -> bool:
+        """Whether another runner has made the partition meanwhile."""
+        record, inputs = self._record(hour), self.span.inputs(hour)
+        path = partition_path(self.span.silver, self.span.channel, self.span.lane, hour)
+        if record is None or not path.exists() or path.stat().st_size != record.size:
+            return False
+        wanted = self._new_record(hour, counters=record.counters, content=record.content, size=record.size)
+        return bool(inputs) and structs.replace(wanted, quarantined=record.quarantined, chain=record.chain) == record
 
-    def _read(
-        self, channel: str, hour: int, since: int, counted: Counted, repeats: RepeatedIds | None
-    ) -> Iterator[Rows]:
-        """The rows of an hour, ready for the engine."""
-        segments = self.span.segments.get(channel, {}).get(hour, ())
-        good = [i for i in map(self._inspect, segments) if i is not None]
-        for table in read_hour(good, counted, since, repeats):
-            yield rows_of(channel, table, self.graph.settings)
+    def _outcome(self, hour: int, **what: Any) -> Outcome:
+        return Outcome(self.span.channel, self.span.lane, hour, **what)
 
-    def _inspect(self, segment: Segment) -> Inspected | None:
-        """What is known of a file; None where it is quarantined."""
-        if segment not in self._inspected and segment not in self._bad:
-            try:
-                self._inspected[segment] = inspect_segment(segment)
-            except BadFile as bad:
-                self._bad[segment] = bad
-        return None if segment in self._bad else self._inspected[segment]
+    def _holds_until(self, hour: int, since: int, schema: pa.Schema) -> bool:
+        """Whether the partition on disk is the open one that the lane stands behind."""
+        span, record = self.span, self._record(hour)
+        path = partition_path(span.silver, span.channel, span.lane, hour)
+        if record is None or record.cutoff != since or not path.exists() or path.stat().st_size != record.size:
+            return False
+        return record.columns == [c.name for c in self.lane.graph.columns] and read_schema(path).equals(schema)
 
-    def _extras(self, hour: int) -> tuple[str, ...]:
-        """Optional fields to pass through: those that any segment of the hour has."""
-        wanted = BRONZE[self.span.channel].extras
-        if not wanted:
-            return ()
-        segments = self.span.segments[self.span.channel].get(hour, ())
-        present = {c for i in map(self._inspect, segments) if i is not None for c in i.columns}
-        return tuple(name for name in wanted if name in present)
-
-    def _has_changed(self, inputs: Mapping[str, Mapping[int, str]]) -> bool:
-        segments = self.span.segments
+    def _has_changed(self, hour: int) -> bool:
+        """Whether a file that was read is no longer the one that was listed."""
         return any(
-            hour_digest(segments[channel][hour]) != digest
-            for channel, digests in inputs.items()
-            for hour, digest in digests.items()
+            not is_unchanged(segment)
+            for channel, digests in self.span.inputs(hour).items()
+            for h in digests
+            for segment in self.span.segments[channel][h]
         )
 
-    def close(self) -> None:
-        """End the thread that reads trades ahead."""
-        self._close_feed()
-
-    def _close_feed(self) -> None:
-        if self._feed is not None:
-            self._chunks.close()
-            self._feed = None
-
-    def _quarantine(self, inputs: Mapping[str, Iterable[int]]) -> tuple[Quarantined, ...]:
+    def _quarantine(self, hour: int) -> tuple[Quarantined, ...]:
         """Write down which files of the inputs were left out, hour by hour; returns them all."""
         found: list[Quarantined] = []
-        for channel, hours in inputs.items():
-            lane = self.span.lane if channel == self.span.channel else self.span.config.trades_lane(self.span.lane)
-            for hour in hours:
-                bad = [self._bad[s] for s in self.span.segments[channel][hour] if s in self._bad]
-                listed = [quarantined(b, self.span.bronze) for b in bad]
-                write_quarantine(quarantine_path(self.span.silver, channel, lane, hour), listed)
+        span = self.span
+        for channel, hours in span.inputs(hour).items():
+            lane = span.lane if channel == span.channel else span.config.trades_lane(span.lane)
+            for h in hours:
+                bad = [self.files.bad(s) for s in span.segments[channel][h]]
+                listed = [quarantined(b, span.bronze) for b in bad if b is not None]
+                write_quarantine(quarantine_path(span.silver, channel, lane, h), listed)
                 found += listed
         return tuple(sorted(found))
 
-    def _commit(
-        self, hour: int, counters: dict[str, int], content: str, size: int, found: tuple[Quarantined, ...]
-    ) -> None:
-        span = self.span
+    def _new_record(self, hour: int, **made: Any) -> Commit:
+        span, graph = self.span, self.lane.graph
         inputs = span.inputs(hour)
-        record = Commit(
+        return Commit(
             channel=span.channel, exchange=span.lane.exchange, symbol=span.lane.symbol, hour=hour_name(hour),
+            cutoff=span.cutoffs.get(hour),
             inputs={c: {hour_name(h): d for h, d in digests.items()} for c, digests in inputs.items()},
-            settings=settings_of(self.graph, span.lane, span.config), features=plain(self.graph.definition()),
-            columns=[c.name for c in self.graph.columns], counters=counters, content=content, size=size,
-            quarantined=list(found),
+            settings=settings_of(graph, span.lane, span.config), features=plain(graph.definition()),
+            columns=[c.name for c in graph.columns], **made,
         )  # fmt: skip
-        write_commit(commit_path(span.silver, span.channel, span.lane, hour), record)
+
+    def _chain_state(self) -> dict[str, str]:
+        """What each unbounded feature carries now, as text."""
+        carried = self.lane.engine.state.carried
+        names = [f.name for f in self.lane.graph.features if f.lookback().unbounded]
+        return {n: b64encode(b"".join(a.tobytes() for a in carried[n])).decode() for n in names}
+
+    def _link(self, hour: int, since: int) -> dict[str, str]:
+        """Put unbounded features where the partition before ended: their past is longer than any lookback.
+
+        Returns the states they began the hour with; in the middle of an open hour they go on as they are.
+        """
+        unbounded = [f for f in self.lane.graph.features if f.lookback().unbounded]
+        if not unbounded:
+            return {}
+        if since > hour * HOUR:
+            record = self._record(hour)
+            return {name: link.began for name, link in record.chain.items()} if record else {}
+        before = self.span.before.get(hour)
+        record = self._record(before)
+        if before is not None and (record is None or not {f.name for f in unbounded} <= record.chain.keys()):
+            raise LakeError(
+                f"{', '.join(f.name for f in unbounded)} needs the partition before, {hour_name(before)}",
+                where=str(self.span.lane), fix="run that one too (leave --start away)",
+            )  # fmt: skip
+        states = {f.name: _unpack(f, record.chain[f.name].ended if record else None) for f in unbounded}
+        self.lane.engine.set_carried(states)
+        return self._chain_state()
+
+    def _record(self, hour: int | None) -> Commit | None:
+        if hour is None:
+            return None
+        return read_commit(commit_path(self.span.silver, self.span.channel, self.span.lane, hour))
+
+    def _chain_holds(self, hour: int) -> bool:
+        """Whether a partition that only follows others still begins where the one before now ends."""
+        record, last = self._record(hour), self._record(self.span.before.get(hour))
+        if record is None or last is None:
+            return False
+        return all(n in last.chain and link.began == last.chain[n].ended for n, link in record.chain.items())
+
+
+def _unpack(feature: Feature, text: str | None) -> tuple[np.ndarray, ...]:
+    """A feature's carried arrays from ``Link.ended``; fresh ones at the beginning of a chain."""
+    fresh = feature.new_state()
+    if text is None:
+        return fresh
+    data, found, begin = b64decode(text), [], 0
+    for array in fresh:
+        found.append(np.frombuffer(data[begin : begin + array.nbytes], array.dtype).reshape(array.shape).copy())
+        begin += array.nbytes
+    return tuple(found)

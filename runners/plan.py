@@ -8,23 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tickstate.features.base import near
 from tickstate.features.graph import Graph, build_graph
 from tickstate.features.registry import default_registry
-from tickstate.lake.commit import (
-    FORMAT,
-    Commit,
-    Quarantined,
-    commit_path,
-    fingerprint,
-    hour_digest,
-    quarantined,
-    read_commit,
-)  # fmt: skip
+from tickstate.lake.commit import FORMAT, Commit, Quarantined, commit_path, quarantined, read_commit
+from tickstate.lake.digest import fingerprint, hour_digest
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, Segment, list_bronze, normalize_quotes
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path
 from tickstate.lake.schema import BRONZE
+from tickstate.lake.segment import Files
 from tickstate.lake.tape import REPEAT_WINDOW
 from tickstate.runners.config import Config
 
@@ -93,6 +88,14 @@ class Span:
     segments: Mapping[str, Mapping[int, tuple[Segment, ...]]] = field(default_factory=dict)
     """Bronze of these hours and of those that their lookbacks reach, by channel."""
     digests: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
+    cutoffs: Mapping[int, int] = field(default_factory=dict)
+    """Of open hours: rows before this capture_ts (us) are complete."""
+    before: Mapping[int, int] = field(default_factory=dict)
+    """The hour with bronze before each hour, for features whose partitions form a chain."""
+    conditional: frozenset[int] = frozenset()
+    """Hours that are up to date as long as the one before ends as it did."""
+    newest: bool = False
+    """Whether the last hour is the lane's last one, so that its state is worth saving."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # not the graph: names and paths only
@@ -122,9 +125,28 @@ class Planned:
     hour: int
     reasons: tuple[str, ...]
     columns: tuple[str, ...]
+    cutoff: int | None = None
+    """The hour is open: only rows before this capture_ts (us) are complete."""
+    before: int | None = None
+    """The hour before it in its chain, for features whose past is unbounded."""
+    conditional: bool = False
+    """Up to date as long as the partition before it in the chain ends as it did."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a task must look at it."""
+        return bool(self.reasons) or self.conditional
 
     def __str__(self) -> str:
         return f"{self.channel} {self.lane} {hour_name(self.hour)}"
+
+
+@dataclass(frozen=True)
+class Clock:
+    """The wall clock, for hours that are still open: now, and how long a silent channel is waited for (us)."""
+
+    now: int
+    grace: int
 
 
 @dataclass
@@ -132,6 +154,9 @@ class Plan:
     """All partitions of a selection, and what was found wrong on the way."""
 
     selection: Selection
+    files: Files = field(default_factory=Files)
+    clock: Clock | None = None
+    """None: every hour is complete."""
     partitions: list[Planned] = field(default_factory=list)
     misplaced: list[Quarantined] = field(default_factory=list)
     known: dict[str, Quarantined] = field(default_factory=dict)
@@ -144,24 +169,27 @@ class Plan:
         return [p for p in self.partitions if p.reasons]
 
     def spans(self, longest: int) -> list[Span]:
-        """Tasks of at most ``longest`` hours: runs of consecutive stale hours of a lane with the same columns."""
+        """Tasks of at most ``longest`` hours: runs of consecutive stale hours of a lane; a chain is one task."""
         groups: list[list[Planned]] = []
-        for p in self.stale:
+        for p in (p for p in self.partitions if p.pending):
             last = groups[-1][-1] if groups else None
-            follows = last is not None and (last.channel, last.lane, last.hour + 1, last.columns) == (
-                p.channel, p.lane, p.hour, p.columns,
-            )  # fmt: skip
-            if follows and len(groups[-1]) < longest:
+            same = last is not None and (last.channel, last.lane, last.columns) == (p.channel, p.lane, p.columns)
+            follows = same and (last.hour + 1 == p.hour and len(groups[-1]) < longest)
+            if follows or (same and p.before is not None):
                 groups[-1].append(p)
             else:
                 groups.append([p])
         return [self._span(g) for g in groups]
 
     def _span(self, group: list[Planned]) -> Span:
-        first, chosen = group[0], self.selection
+        first, last, chosen = group[0], group[-1], self.selection
         bare = Span(
             chosen.bronze, chosen.silver, first.channel, first.lane, tuple(p.hour for p in group),
             chosen.config, first.columns,
+            cutoffs={p.hour: p.cutoff for p in group if p.cutoff is not None},
+            before={p.hour: p.before for p in group if p.before is not None},
+            conditional=frozenset(p.hour for p in group if p.conditional),
+            newest=last.hour >= max(self.listing(first.channel).lanes[first.lane]),
         )  # fmt: skip
         hours: dict[str, set[int]] = {}
         for p in group:
@@ -186,8 +214,20 @@ class Plan:
         """The digest of these segments, empty where there are none."""
         segments = self.segments(channel, lane, input_channel, hour)
         if segments not in self.digests:
-            self.digests[segments] = hour_digest(segments)
+            self.digests[segments] = hour_digest(segments, self.files.digest)
         return self.digests[segments]
+
+    def complete(self, channel: str, lane: Lane, input_channel: str) -> int:
+        """The time (us) before which bronze of a channel is complete: its last row's, or now - grace."""
+        assert self.clock is not None
+        source = lane if input_channel == channel else self.selection.config.trades_lane(lane)
+        found = self.clock.now - self.clock.grace
+        hours = self.listing(input_channel).lanes.get(source, {})
+        for hour in sorted(hours, reverse=True):
+            times = [i.high for i in map(self.files.inspect, hours[hour]) if i is not None and i.rows]
+            if times:
+                return max(found, *times)
+        return found
 
     def listing(self, channel: str) -> Listing:
         """What bronze holds of a channel; walked once a plan."""
@@ -199,9 +239,12 @@ class Plan:
         return self.listings[channel]
 
 
-def make_plan(selection: Selection) -> Plan:
-    """Compare every partition of the selection with its commit record. Reads footers, computes nothing."""
-    plan = Plan(selection)
+def make_plan(selection: Selection, files: Files | None = None, clock: Clock | None = None) -> Plan:
+    """Compare every partition of the selection with its commit record. Reads footers, computes nothing.
+
+    With a ``clock`` hours may be open (DESIGN.md, "Open hours"); ``files``: what earlier plans learnt of bronze.
+    """
+    plan = Plan(selection, files or Files(), clock)
     channels = _channels(selection)
     lanes = {lane for channel in channels for lane in plan.listing(channel).lanes}
     _check_names("exchange", selection.exchanges, {lane.exchange for lane in lanes}, selection)
@@ -210,7 +253,7 @@ def make_plan(selection: Selection) -> Plan:
         for lane in sorted(plan.listing(channel).lanes):
             if _chosen(lane, selection):
                 _plan_lane(plan, channel, lane)
-    if not plan.partitions and not plan.misplaced:
+    if not plan.partitions and not plan.misplaced and clock is None:
         raise LakeError("no bronze hour fits the selection", where=str(selection.bronze), fix="see --start, --end")
     return plan
 
@@ -222,11 +265,8 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
     hours = set(plan.listing(channel).lanes[lane])
     if channel == "orderbook" and config.settings_of(lane).sample:
         hours |= {h + 1 for h in hours}  # the stamp decides the partition: the last interval ends in the next hour
+    before, broken, last_record = None, False, None
     for hour in sorted(hours):
-        if selection.start is not None and hour < selection.start:
-            continue
-        if selection.end is not None and hour >= selection.end:
-            continue
         record = read_commit(commit_path(selection.silver, channel, lane, hour))
         keep = tuple(record.columns) if record else ()
         if keep not in graphs:
@@ -234,13 +274,47 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
                 channel, select, keep=keep, settings=config.settings_of(lane), params=config.params_of(lane)
             )
         graph = graphs[keep]
-        reasons = tuple(_reasons(plan, channel, lane, hour, graph, record))
-        plan.partitions.append(Planned(channel, lane, hour, reasons, tuple(c.name for c in graph.columns)))
-        if record and not reasons:
-            plan.known.update({q.path: q for q in record.quarantined})
+        chosen = (selection.start is None or hour >= selection.start) and (
+            selection.end is None or hour < selection.end
+        )
+        cutoff = _cutoff(plan, channel, lane, hour, graph, record)
+        if chosen and cutoff != _NOT_YET:
+            reasons = tuple(_reasons(plan, channel, lane, hour, graph, record, cutoff))
+            if graph.unbounded and not reasons:
+                reasons = tuple(_chain_reasons(record, last_record))
+            columns = tuple(c.name for c in graph.columns)
+            conditional = graph.unbounded and broken and not reasons
+            link = before if graph.unbounded else None
+            plan.partitions.append(Planned(channel, lane, hour, reasons, columns, cutoff, link, conditional))
+            broken = broken or bool(reasons)
+            if record and not reasons:
+                plan.known.update({q.path: q for q in record.quarantined})
+        before, last_record = hour, record
 
 
-def _reasons(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit | None) -> list[str]:
+_NOT_YET = -1
+
+
+def _cutoff(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit | None) -> int | None:
+    """Up to which time an hour is complete: None all of it, ``_NOT_YET`` nothing. Never lowered."""
+    if plan.clock is None or (record is not None and record.cutoff is None):
+        return None
+    end = (hour + 1) * HOUR
+    found = min(plan.complete(channel, lane, c) for c in inputs_of(graph, hour).of(channel))
+    found = max(found, record.cutoff or 0) if record else found
+    return None if found >= end else found if found > hour * HOUR else _NOT_YET
+
+
+def _chain_reasons(record: Commit | None, before: Commit | None) -> list[str]:
+    if record is None or before is None:
+        return []
+    broken = [n for n, link in record.chain.items() if n in before.chain and link.began != before.chain[n].ended]
+    return [f"{', '.join(broken)}: the partition before ends in another state"] if broken else []
+
+
+def _reasons(
+    plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit | None, cutoff: int | None
+) -> list[str]:
     """Why a partition is stale, in words for ``features plan``."""
     path = partition_path(plan.selection.silver, channel, lane, hour)
     size = path.stat().st_size if path.exists() else None
@@ -258,7 +332,20 @@ def _reasons(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, reco
     for q in record.quarantined:
         if fingerprint(plan.selection.bronze / q.path) != q.fingerprint:
             found.append(f"quarantined file changed: {q.path}")
+    if record.cutoff is not None and not found:
+        found += _growth_reasons(plan, channel, lane, hour, record.cutoff, cutoff)
     return found
+
+
+def _growth_reasons(plan: Plan, channel: str, lane: Lane, hour: int, held: int, cutoff: int | None) -> list[str]:
+    """Whether an open hour's partition can hold more rows than those before ``held``."""
+    if cutoff is None:
+        return ["the hour is complete"]
+    for segment in plan.segments(channel, lane, channel, hour):
+        known = plan.files.inspect(segment)
+        if known is not None and known.rows and known.high >= held and known.low < cutoff:
+            return [f"rows up to {np.datetime64(cutoff, 'us')} are complete"] if cutoff > held else []
+    return []
 
 
 def _input_reasons(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit) -> list[str]:

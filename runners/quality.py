@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,18 @@ class Quality:
             valid = age.data[rows.flag == 0] if rows.flag.any() else age.data
             self._alive += int(steps[covered & ~np.isnan(valid)].sum())
         self._last_time = int(times[-1])
+
+    def dump(self) -> dict[str, Any]:
+        """All that is counted so far, JSON-like."""
+        latency = None if np.isnan(self._last_latency) else float(self._last_latency)
+        found = {"last_time": self._last_time, "last_latency": latency, "counts": dict(self._counts)}
+        return {**found, "covered": self._covered, "alive": self._alive}
+
+    def load(self, found: dict[str, Any]) -> None:
+        """Go on from a ``dump``."""
+        self._last_time, self._counts = found["last_time"], Counter(found["counts"])
+        self._last_latency = np.nan if found["last_latency"] is None else found["last_latency"]
+        self._covered, self._alive = found["covered"], found["alive"]
 
     def counters(self) -> dict[str, int]:
         """The counts; times in whole seconds, rounded down."""

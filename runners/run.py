@@ -144,7 +144,7 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
         if attempt == 0:
             for text in _notices(spans):
                 observer.noticed(text)
-        _prepare(spans, observer)
+        prepare(spans, observer.compiling)
         changed.clear()
         with pool() as executor:
             lost = run_spans(spans, executor, report)
@@ -187,10 +187,10 @@ def _span_length(stale: int, workers: int, longest: int) -> int:
     return longest if workers == 1 else max(1, min(longest, stale // (4 * workers)))
 
 
-def _prepare(spans: list[Span], observer: Observer) -> None:
+def prepare(spans: list[Span], announce: Callable[[int], None]) -> None:
     """Compile here what is not compiled yet, so that workers only load it."""
     from tickstate.kernels import book, columns, order
 
     needed = {k for m in (book, columns, order) for k in vars(m).values() if isinstance(k, _jit.Kernel) and k.typed}
     needed.update(f.kernel for span in spans for f in span.graph.features)
-    _jit.prepare(sorted(needed, key=lambda k: (k.__module__, k.__name__)), observer.compiling)
+    _jit.prepare(sorted(needed, key=lambda k: (k.__module__, k.__name__)), announce)

@@ -1,0 +1,74 @@
+"""Saved state: arrays behind a small header, whole or not at all. A cache that may be dropped at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import xxhash
+
+from tickstate.lake.files import write_bytes
+from tickstate.lake.names import Lane
+
+MAGIC = b"tickstate-state-1\n"
+
+
+class BadState(Exception):  # noqa: N818 - a reason to start from the lookback, no failure
+    """A state file that does not fit, with the reason."""
+
+
+class _Described(msgspec.Struct):
+    name: str
+    dtype: list[tuple[str, str]] | str
+    shape: list[int]
+
+
+class _Header(msgspec.Struct):
+    about: dict[str, Any]
+    arrays: list[_Described]
+    checksum: str
+
+
+def state_path(root: Path, channel: str, lane: Lane) -> Path:
+    """Where the state of a lane lies: one file, of the latest time it was saved at."""
+    return root / "_state" / channel / f"{lane.folder}.state"
+
+
+def save_state(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Replace a state file. ``about`` is JSON-like; arrays are of numbers or of fields of numbers."""
+    body = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
+    described = [_Described(name, _dtype_text(a.dtype), list(a.shape)) for name, a in arrays.items()]
+    header = msgspec.json.encode(_Header(dict(about), described, xxhash.xxh3_128_hexdigest(body)))
+    write_bytes(path, MAGIC + len(header).to_bytes(8, "little") + header + body, "state")
+
+
+def load_state(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What ``save_state`` wrote; ``BadState`` where there is none, or it is torn, damaged or of another kind."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        raise BadState("there is none") from None
+    start = len(MAGIC) + 8
+    if not data.startswith(MAGIC) or len(data) < start:
+        raise BadState("not a state file of this version")
+    end = start + int.from_bytes(data[len(MAGIC) : start], "little")
+    try:
+        header = msgspec.json.decode(data[start:end], type=_Header)
+    except msgspec.DecodeError:
+        raise BadState("its header is damaged") from None
+    if xxhash.xxh3_128_hexdigest(data[end:]) != header.checksum:
+        raise BadState("its checksum is wrong")
+    arrays = {}
+    for d in header.arrays:
+        dtype = np.dtype(d.dtype if isinstance(d.dtype, str) else [tuple(f) for f in d.dtype])
+        size = dtype.itemsize * int(np.prod(d.shape))
+        arrays[d.name] = np.frombuffer(data[end : end + size], dtype).reshape(d.shape).copy()
+        end += size
+    return header.about, arrays
+
+
+def _dtype_text(dtype: np.dtype) -> Any:
+    return dtype.str if dtype.names is None else [(name, dtype[name].str) for name in dtype.names]

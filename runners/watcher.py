@@ -1,0 +1,181 @@
+"""The watcher: plan, execute, wait, again. The listing of bronze is the truth; events only wake it sooner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from filelock import Timeout
+
+from tickstate.lake.commit import Quarantined
+from tickstate.lake.names import Lane
+from tickstate.lake.segment import Files
+from tickstate.runners.executor import Outcome, Worker
+from tickstate.runners.locks import lane_lock
+from tickstate.runners.plan import Clock, Plan, Planned, Selection, Span, make_plan
+from tickstate.runners.run import LONGEST_SPAN, Observer, Silent, Summary, prepare
+
+MICRO = 1_000_000
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the watcher goes about time, in seconds."""
+
+    poll: float = 5.0
+    """Between two looks at the listing."""
+    grace: float = 900.0
+    """How long a silent channel is waited for before its time counts as complete."""
+    refresh: float = 0.0
+    """At least this long between two rewrites of an open hour."""
+
+
+class Watcher:
+    """Keeps silver up to date with a growing bronze. ``now`` is the wall clock in microseconds, tests rule it."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        pace: Pace | None = None,
+        observer: Observer | None = None,
+        now: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self.selection, self.pace, self._now = selection, pace or Pace(), now
+        self._observer = observer or Silent()
+        self._files = Files()
+        self._workers: dict[tuple[str, Lane], Worker] = {}
+        self._written: dict[tuple[str, Lane], int] = {}
+        self._stop, self._wake = threading.Event(), threading.Event()
+        self._known: dict[str, Quarantined] = {}
+        self.summary = Summary()
+
+    def stop(self) -> None:
+        """Ask it to end after the partition at hand."""
+        self._stop.set()
+        self._wake.set()
+
+    def run(self, once: bool = False) -> Summary:
+        """Cycle until stopped, or (``once``) until nothing is left to do."""
+        began = time.monotonic()
+        with self._woken_by_events(once):
+            while not self._stop.is_set():
+                done = self.cycle()
+                if once and not done:
+                    break
+                if not once:
+                    self._wake.wait(self.pace.poll)
+                    self._wake.clear()
+        self.close()
+        self.summary.seconds = time.monotonic() - began
+        return self.summary
+
+    def cycle(self) -> list[Outcome]:
+        """One look at the listing, and all the work it shows."""
+        clock = Clock(self._now(), round(self.pace.grace * MICRO))
+        plan = make_plan(self.selection, self._files, clock)
+        plan.partitions = [p for p in plan.partitions if not self._rests(p, clock.now)]
+        self._observer.planned(plan)
+        spans = plan.spans(LONGEST_SPAN)
+        prepare(spans, self._observer.compiling)
+        done: list[Outcome] = []
+        for span in spans:
+            if self._stop.is_set():
+                break
+            done += self._run_span(span, clock.now)
+        self._account(plan, done)
+        hours = (h for listing in plan.listings.values() for lane in listing.lanes.values() for h in lane.values())
+        self._files.forget_missing(s for segments in hours for s in segments)
+        return [o for o in done if not o.error]
+
+    def close(self) -> None:
+        """End the threads of all lanes."""
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+    def _run_span(self, span: Span, now: int) -> list[Outcome]:
+        key = span.channel, span.lane
+        try:
+            with lane_lock(span, timeout=0):
+                worker = self._workers.get(key)
+                if worker is not None and worker.lane.graph.columns == span.graph.columns:
+                    worker.update(span)
+                else:
+                    if worker is not None:
+                        worker.close()
+                    worker = self._workers[key] = Worker(span, self._files)
+                found = worker.run(self._observer.finished, self._stop.is_set)
+                if found:
+                    worker.save()
+        except Timeout:
+            self._observer.noticed(f"{span.channel} {span.lane}: another runner is at it, next time")
+            return []
+        self._written[key] = now
+        return found
+
+    def _rests(self, planned: Planned, now: int) -> bool:
+        """Whether an open hour was rewritten too short a time ago."""
+        written = self._written.get((planned.channel, planned.lane))
+        recently = written is not None and now - written < self.pace.refresh * MICRO
+        return planned.cutoff is not None and recently
+
+    def _account(self, plan: Plan, done: list[Outcome]) -> None:
+        total = self.summary
+        total.partitions = len(plan.partitions)
+        total.up_to_date = len(plan.partitions) - len(plan.stale)
+        total.computed += [o for o in done if not o.error and not o.changed]
+        total.failed = [o for o in done if o.error]
+        self._known = {q.path: q for q in (*plan.misplaced, *plan.known.values())}
+        self._known.update({q.path: q for o in done for q in o.quarantined})
+        total.quarantined = [self._known[path] for path in sorted(self._known)]
+        total.plan = plan
+
+    @contextmanager
+    def _woken_by_events(self, once: bool):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        """File events, where watchfiles is installed, wake the watcher before its poll is due."""
+        try:
+            from watchfiles import watch
+        except ImportError:
+            watch = None
+        if watch is None or once:
+            yield
+            return
+        over = threading.Event()
+
+        def listen(folder: Path) -> None:
+            for _ in watch(folder, stop_event=over, debounce=50, step=20, raise_interrupt=False):
+                self._wake.set()
+
+        thread = threading.Thread(target=listen, args=(self.selection.bronze,), name="tickstate-events", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=2)
+
+
+@contextmanager
+def stopping_on_signals(watcher: Watcher):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    """SIGTERM and SIGINT stop the watcher after its partition; a second one ends the process at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if watcher._stop.is_set():
+            os._exit(128 + number)
+        watcher.stop()
+
+    before = {}
+    with suppress(ValueError):  # not the main thread: somebody else's signals
+        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
