@@ -55,6 +55,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """Content hash of the rows."""
     size: int
     """Bytes of the output file."""
+    file: str = ""
+    """Hash of these bytes; another library version may encode the same content in others."""
     quarantined: list[Quarantined] = []
     chain: dict[str, Link] = {}
     """For each unbounded feature, the state it began and ended the hour with."""

@@ -59,12 +59,14 @@ def read_hour(
 
 def sort_rows(table: pa.Table) -> pa.Table:
     """Order rows by (capture_ts, timestamp, nonce with null as 0); equal keys keep their order."""
-    keys = _keys(table)
+    return table if in_key_order(table) else table.take(pa.array(np.lexsort(_keys(table)[::-1])))
+
+
+def in_key_order(table: pa.Table) -> bool:
+    """Whether rows ascend by (capture_ts, timestamp, nonce with null as 0)."""
     found = np.empty(1, np.int64)
-    order.first_disorder(*keys, found)
-    if found[0] == table.num_rows:
-        return table
-    return table.take(pa.array(np.lexsort(keys[::-1])))
+    order.first_disorder(*_keys(table), found)
+    return bool(found[0] == table.num_rows)
 
 
 def drop_duplicates(table: pa.Table) -> pa.Table:

@@ -107,6 +107,48 @@ def plan(as_json: bool, **chosen: Any) -> int:
     return _show_plan(_selection(chosen), as_json)
 
 
+@features.command()
+@_options(_PLACES, _CHOICE)
+@click.option("--left", type=click.Path(path_type=Path), help="Compare this silver ...")
+@click.option("--right", type=click.Path(path_type=Path), help="... with this one, instead of running anything.")
+@_JSON
+def parity(left: Path | None, right: Path | None, as_json: bool, **chosen: Any) -> int:
+    """All three runners on a selection (or two existing lakes), compared column by column."""
+    from tickstate.runners import report
+    from tickstate.runners.parity import compare_lakes, compare_runners
+
+    if (left is None) != (right is None):
+        raise click.UsageError("--left and --right go together")
+    if left is not None and right is not None:
+        found = {f"{left} | {right}": compare_lakes(left, right)}
+    else:
+        chosen["silver"] = chosen["silver"] or Path("unused")  # each runner writes to a folder of its own
+        found = compare_runners(_selection(chosen), lambda name: click.echo(f"running {name}", err=True))
+    click.echo(report.parity_text(found, as_json))
+    return 1 if any(c.differ for columns in found.values() for c in columns) else 0
+
+
+@features.command()
+@click.option("--lake", type=click.Path(path_type=Path), help="DIR with bronze/ and silver/ in it.")
+@click.option("--bronze", type=click.Path(path_type=Path), help="Check this bronze.")
+@click.option("--silver", type=click.Path(path_type=Path), help="Check this silver.")
+@click.option("--prune", is_flag=True, help="Remove partitions whose bronze is gone (with --bronze and --silver).")
+@_JSON
+def validate(lake: Path | None, bronze: Path | None, silver: Path | None, prune: bool, as_json: bool) -> int:
+    """The partition contract: paths, order, schema, checksums, records, coverage. Exit code 1 on any breach."""
+    from tickstate.runners import report
+    from tickstate.runners.validation import validate_lake
+
+    bronze, silver = bronze or (lake and lake / "bronze"), silver or (lake and lake / "silver")
+    if bronze is None and silver is None:
+        raise click.UsageError("nothing to check: give --bronze DIR, --silver DIR or --lake DIR")
+    if prune and (bronze is None or silver is None):
+        raise click.UsageError("--prune needs both --bronze and --silver")
+    found = validate_lake(bronze, silver, prune)
+    click.echo(report.validation_text(found, as_json))
+    return 1 if found.findings else 0
+
+
 @features.command("list")
 @_JSON
 def list_features(as_json: bool) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from msgspec import structs
 
 from tickstate.features.base import Feature
 from tickstate.lake.commit import (
@@ -24,6 +23,7 @@ from tickstate.lake.commit import (
     write_commit,
     write_quarantine,
 )  # fmt: skip
+from tickstate.lake.digest import fingerprint
 from tickstate.lake.errors import BadFile, LakeError
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path
 from tickstate.lake.segment import Files, is_unchanged
@@ -156,8 +156,9 @@ class Worker:
         found = self._quarantine(hour)
         chain = {name: Link(began[name], ended) for name, ended in self._chain_state().items()}
         record = self._new_record(
-            hour, counters=counters, content=content, size=path.stat().st_size, quarantined=list(found), chain=chain
-        )
+            hour, counters=counters, content=content, size=path.stat().st_size, file=fingerprint(path),
+            quarantined=list(found), chain=chain,
+        )  # fmt: skip
         write_commit(commit_path(span.silver, span.channel, span.lane, hour), record)
         return self._outcome(hour, counters=counters, quarantined=found, cutoff=span.cutoffs.get(hour))
 
@@ -167,8 +168,8 @@ class Worker:
         path = partition_path(self.span.silver, self.span.channel, self.span.lane, hour)
         if record is None or not path.exists() or path.stat().st_size != record.size:
             return False
-        wanted = self._new_record(hour, counters=record.counters, content=record.content, size=record.size)
-        return bool(inputs) and structs.replace(wanted, quarantined=record.quarantined, chain=record.chain) == record
+        made = {name: getattr(record, name) for name in ("counters", "content", "size", "file", "quarantined", "chain")}
+        return bool(inputs) and self._new_record(hour, **made) == record
 
     def _outcome(self, hour: int, **what: Any) -> Outcome:
         return Outcome(self.span.channel, self.span.lane, hour, **what)

@@ -119,6 +119,34 @@ def plan_text(plan: Plan, json: bool = False) -> str:
     return "\n".join([*lines, f"{len(plan.stale)} partitions to compute, {fresh} up to date"])
 
 
+def parity_text(found: Mapping[str, list[Any]], json: bool = False) -> str:
+    """A comparison: every column with its rows, differences and the first of them."""
+    rows = [
+        {
+            "compared": pair, "channel": c.channel, "column": c.column, "rows": c.rows, "differ": c.differ,
+            "verdict": c.verdict, "first": c.first,
+        }
+        for pair, columns in found.items()
+        for c in columns
+    ]  # fmt: skip
+    if json:
+        return as_json(rows)
+    differ = sum(1 for r in rows if r["differ"])
+    return "\n".join([table(rows), f"{len(rows)} columns compared, {differ} differ"])
+
+
+def validation_text(found: Any, json: bool = False) -> str:
+    """Breaches, then coverage by lane and day."""
+    import msgspec
+
+    if json:
+        return as_json(msgspec.to_builtins(found))
+    lines = [f"{f.path}: {f.rule}: {f.detail}" for f in found.findings]
+    lines += [f"removed: {path}" for path in found.removed]
+    lines += [table(msgspec.to_builtins(c) for c in found.coverage)] if found.coverage else []
+    return "\n".join([*lines, f"{found.files} files checked, {len(found.findings)} breaches"])
+
+
 def list_text(json: bool = False) -> str:
     """Every registered feature."""
     from tickstate.features.registry import default_registry

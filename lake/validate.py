@@ -1,0 +1,172 @@
+"""The partition contract, checked on what lies there: ``features validate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tickstate.lake.arrow import int64_values
+from tickstate.lake.commit import Commit, commit_path, read_commit
+from tickstate.lake.content import ContentHash
+from tickstate.lake.digest import fingerprint
+from tickstate.lake.errors import BadFile
+from tickstate.lake.listing import Listing, Segment
+from tickstate.lake.names import PART, PARTITION_COLUMNS, Lane, hour_name, hour_time
+from tickstate.lake.segment import inspect_segment
+from tickstate.lake.stream import in_key_order
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One breach of the contract: which file, which rule, what was got and what was expected."""
+
+    path: str
+    rule: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What a lane's day holds, from its commit records."""
+
+    channel: str
+    lane: str
+    day: str
+    partitions: int
+    rows: int
+    gaps: int
+    seconds_covered: int
+
+
+def validate_bronze(listing: Listing) -> Iterator[Finding]:
+    """Every check that reading a bronze file makes, on every file of a channel."""
+    for bad in listing.misplaced:
+        yield Finding(bad.relative, bad.reason, bad.detail)
+    for segment in _segments(listing):
+        try:
+            inspect_segment(segment)
+        except BadFile as bad:
+            yield Finding(bad.relative, bad.reason, bad.detail)
+
+
+def validate_output(root: Path, listing: Listing, bronze: Listing | None) -> Iterator[Finding]:
+    """Every partition of a silver channel: file, rows, record; and, with ``bronze``, whether it still has a source."""
+    channel = listing.channel
+    for bad in listing.misplaced:
+        yield Finding(bad.relative, bad.reason, bad.detail)
+    for segment in _segments(listing):
+        lane = Lane(segment.exchange, segment.symbol)
+        if not segment.relative.endswith("/" + PART):
+            yield Finding(segment.where, "unknown_file", f"expected {PART} alone")
+            continue
+        record = read_commit(commit_path(root, channel, lane, segment.hour))
+        if record is None:
+            yield Finding(segment.where, "no_record", "no commit record says what it was made from")
+        yield from _check_file(segment, record)
+        if bronze is not None and not _has_source(bronze, lane, segment.hour):
+            yield Finding(segment.where, "no_bronze", "its bronze is gone (--prune removes it)")
+    for path in sorted((root / "_commits" / channel).rglob("*.json")):
+        relative = path.relative_to(root / "_commits").with_suffix("")
+        if not (root / relative / PART).exists():
+            yield Finding(str(relative), "no_output", "a commit record without its partition")
+
+
+def coverage(root: Path, listing: Listing) -> list[Coverage]:
+    """Rows, gaps and covered time of each lane and day."""
+    found: dict[tuple[str, str], list[Commit]] = {}
+    for lane, hours in sorted(listing.lanes.items()):
+        for hour in sorted(hours):
+            record = read_commit(commit_path(root, listing.channel, lane, hour))
+            if record is not None:
+                found.setdefault((str(lane), f"{hour_time(hour):%Y-%m-%d}"), []).append(record)
+    return [
+        Coverage(
+            listing.channel, lane, day, len(records),
+            *(sum(r.counters.get(name, 0) for r in records) for name in ("rows", "gaps", "seconds_covered")),
+        )
+        for (lane, day), records in found.items()
+    ]  # fmt: skip
+
+
+def prune(root: Path, listing: Listing, bronze: Listing) -> list[str]:
+    """Remove partitions whose bronze is gone, record first; returns their paths."""
+    gone = [s for s in _segments(listing) if not _has_source(bronze, Lane(s.exchange, s.symbol), s.hour)]
+    for segment in gone:
+        commit_path(root, listing.channel, Lane(segment.exchange, segment.symbol), segment.hour).unlink(missing_ok=True)
+        Path(segment.path).unlink(missing_ok=True)
+    return [s.where for s in gone]
+
+
+def _segments(listing: Listing) -> Iterator[Segment]:
+    for lane in sorted(listing.lanes):
+        for hour in sorted(listing.lanes[lane]):
+            yield from listing.lanes[lane][hour]
+
+
+def _has_source(bronze: Listing, lane: Lane, hour: int) -> bool:
+    """Bronze of the hour, or of the one before: the last interval of a sample is stamped in the next hour."""
+    hours = bronze.lanes.get(lane, {})
+    return hour in hours or hour - 1 in hours
+
+
+def _check_file(segment: Segment, record: Commit | None) -> Iterator[Finding]:
+    def finding(rule: str, detail: str) -> Finding:
+        return Finding(segment.where, rule, detail)
+
+    if record is not None and fingerprint(Path(segment.path)) != record.file:
+        yield finding("bytes", "the file's bytes are not those that were committed")
+    try:
+        with pq.ParquetFile(segment.path, page_checksum_verification=True) as file:
+            schema = file.schema_arrow
+            content, rows, last = ContentHash(schema), 0, None
+            missing = [c for c in (*PARTITION_COLUMNS, "capture_ts", "row_id") if c not in schema.names]
+            if missing:
+                yield finding("schema", f"no column {', '.join(missing)}")
+                return
+            for group in range(file.num_row_groups):
+                table = file.read_row_group(group)
+                content.update(table)
+                yield from (finding(rule, detail) for rule, detail in _check_rows(segment, table, rows, last))
+                rows += table.num_rows
+                last = table.slice(table.num_rows - 1)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        yield finding("unreadable", str(error).splitlines()[0][:200])
+        return
+    if record is None:
+        return
+    absent = [c for c in record.columns if c not in schema.names]
+    if absent:
+        yield finding("schema", f"the record has columns that the file lacks: {', '.join(absent[:5])}")
+    if content.hexdigest() != record.content:
+        yield finding("content", f"content hash {content.hexdigest()}, the record says {record.content}")
+
+
+def _check_rows(
+    segment: Segment, table: pa.Table, first_row: int, last: pa.Table | None
+) -> Iterator[tuple[str, str]]:  # fmt: skip
+    time = hour_time(segment.hour)
+    values = (segment.exchange, segment.symbol, time.year, time.month, time.day, time.hour)
+    for name, expected in zip(PARTITION_COLUMNS, values, strict=True):
+        wrong = pc.fill_null(pc.not_equal(table.column(name), expected), True)
+        if pc.any(wrong).as_py():
+            row = pc.index(wrong, True).as_py()
+            yield "partition", f"row {first_row + row}: {name} is {table.column(name)[row]}, the path says {expected}"
+    keys = int64_values(table, "row_id")
+    wanted = np.arange(first_row, first_row + table.num_rows)
+    if not np.array_equal(keys, wanted):
+        row = int(np.flatnonzero(keys != wanted)[0])
+        yield "key", f"row {first_row + row}: row_id is {keys[row]}, expected {wanted[row]}"
+    joined = table if last is None else pa.concat_tables((last, table))
+    if not in_key_order(joined):
+        yield "order", f"rows from {first_row} on are not in the order of capture_ts, timestamp, nonce"
+    clock = "sample_ts" if "sample_ts" in table.column_names else "capture_ts"
+    hours = int64_values(table, clock) // 3_600_000_000
+    if table.num_rows and (hours != segment.hour).any():
+        row = int(np.flatnonzero(hours != segment.hour)[0])
+        yield "hour", f"row {first_row + row}: {clock} lies outside {hour_name(segment.hour)}"

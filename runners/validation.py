@@ -1,0 +1,44 @@
+"""``features validate`` over whole tiers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tickstate.lake.errors import LakeError
+from tickstate.lake.listing import list_bronze
+from tickstate.lake.schema import BRONZE
+from tickstate.lake.validate import Coverage, Finding, coverage, prune, validate_bronze, validate_output
+
+
+@dataclass
+class Validation:
+    """What was checked and found."""
+
+    files: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    coverage: list[Coverage] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+
+
+def validate_lake(bronze: Path | None, silver: Path | None, remove: bool = False) -> Validation:
+    """Check every file of the tiers given; ``remove``: partitions whose bronze is gone."""
+    found = Validation()
+    for name, root in (("bronze", bronze), ("silver", silver)):
+        if root is not None and not any((root / channel).is_dir() for channel in BRONZE):
+            raise LakeError("no channel in it", where=f"{name} {root}", expected=f"a folder {', '.join(BRONZE)}")
+    for channel in BRONZE:
+        source = list_bronze(bronze, channel) if bronze is not None else None
+        if source is not None:
+            found.files += sum(len(s) for hours in source.lanes.values() for s in hours.values())
+            found.findings += validate_bronze(source)
+        if silver is None:
+            continue
+        output = list_bronze(silver, channel)
+        if remove and source is not None:
+            found.removed += prune(silver, output, source)
+            output = list_bronze(silver, channel)
+        found.files += sum(len(s) for hours in output.lanes.values() for s in hours.values())
+        found.findings += validate_output(silver, output, source)
+        found.coverage += coverage(silver, output)
+    return found
