@@ -46,6 +46,7 @@ class Files:
     def __init__(self) -> None:
         self._inspected: dict[Segment, Inspected | BadFile] = {}
         self._digests: dict[Segment, str] = {}
+        self._fingerprints: dict[tuple[str, int, int], str] = {}
 
     def inspect(self, segment: Segment) -> Inspected | None:
         """What reading it found; None where it is quarantined."""
@@ -69,10 +70,21 @@ class Files:
     def digest(self, segment: Segment) -> str:
         """Digest of a file: of its footer, or where that says nothing (a quarantined file) of all its bytes."""
         if self.bad(segment) is not None:
-            return fingerprint(Path(segment.path))
+            return self.fingerprint(Path(segment.path))
         if segment not in self._digests:
             self._digests[segment] = file_digest(segment)
         return self._digests[segment]
+
+    def fingerprint(self, path: Path) -> str:
+        """Hash of all bytes of a file, read again only when its size or time has changed."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return ""
+        key = str(path), stat.st_size, stat.st_mtime_ns
+        if key not in self._fingerprints:
+            self._fingerprints[key] = fingerprint(path)
+        return self._fingerprints[key]
 
     def forget_missing(self, segments: Iterable[Segment]) -> None:
         """Drop what is known of files that are no longer listed."""

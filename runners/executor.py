@@ -49,6 +49,8 @@ class Outcome:
     quarantined: tuple[Quarantined, ...] = ()
     cutoff: int | None = None
     """The hour is open: rows before this time (us)."""
+    dropped_state: str = ""
+    """Why a saved state was not used and the lane started from its lookback."""
 
     def __str__(self) -> str:
         return f"{self.channel} {self.lane} {hour_name(self.hour)}"
@@ -73,8 +75,7 @@ class Worker:
     def __init__(self, span: Span, files: Files, after_another: bool = False) -> None:
         self.span, self.files, self._after_another = span, files, after_another
         self.lane = LaneRun(span, files)
-        self.notice = ""
-        """Why a saved state was not used, empty where one was or none was looked for."""
+        self._dropped = ""
         self._load()
 
     def update(self, span: Span) -> None:
@@ -116,10 +117,16 @@ class Worker:
                 save_state(state_path(self.span.silver, self.span.channel, self.span.lane), *found)
 
     def _load(self) -> None:
+        """Begin from the saved state where it stands in the first hour; one that does not fit is dropped, and said."""
+        path = state_path(self.span.silver, self.span.channel, self.span.lane)
+        if not path.exists():
+            return
         try:
-            self.lane.load(*load_state(state_path(self.span.silver, self.span.channel, self.span.lane)))
+            about, arrays = load_state(path)
+            if self.span.hours[0] * HOUR <= about["position"] <= (self.span.hours[0] + 1) * HOUR:
+                self.lane.load(about, arrays)
         except BadState as reason:
-            self.notice = str(reason)
+            self._dropped = str(reason)
 
     def _partition(self, hour: int) -> Outcome | None:
         """Compute and commit one partition; anew without a file whenever one turns out to be bad."""
@@ -135,12 +142,15 @@ class Worker:
         end = span.cutoffs.get(hour, (hour + 1) * HOUR)
         if (hour in span.conditional and self._chain_holds(hour)) or (self._after_another and self._is_done(hour)):
             return None
+        loaded = lane.is_loaded
         since = lane.go_to(hour)
         path = partition_path(span.silver, span.channel, span.lane, hour)
         schema = lane.schema(hour)
         if since > hour * HOUR and not self._holds_until(hour, since, schema):
             lane.position = None
             since = lane.go_to(hour)
+        if loaded and lane.is_cold:
+            self._dropped = "bronze or silver behind it has changed"
         began = self._link(hour, since)
         with writing(path, schema) as writer:
             if since > hour * HOUR:
@@ -160,7 +170,10 @@ class Worker:
             quarantined=list(found), chain=chain,
         )  # fmt: skip
         write_commit(commit_path(span.silver, span.channel, span.lane, hour), record)
-        return self._outcome(hour, counters=counters, quarantined=found, cutoff=span.cutoffs.get(hour))
+        dropped, self._dropped = self._dropped, ""
+        return self._outcome(
+            hour, counters=counters, quarantined=found, cutoff=span.cutoffs.get(hour), dropped_state=dropped
+        )
 
     def _is_done(self, hour: int) -> bool:
         """Whether another runner has made the partition meanwhile."""

@@ -44,6 +44,8 @@ class LaneRun:
         self.position: int | None = None
         self.hour: int | None = None
         """The hour that ``position`` is in or at the end of, and that the counters speak of."""
+        self.is_loaded, self.is_cold = False, False
+        """Whether it stands at a state from disk, and whether the last partition started from the lookback."""
         self._seen: dict[str, str] = {}
         self._fed: int | None = None
         self._feed: TradeFeed | None = None
@@ -81,7 +83,8 @@ class LaneRun:
     def go_to(self, hour: int) -> int:
         """Stand at the beginning of an hour, or further on in it where what is behind is unchanged; says where."""
         begin = hour * HOUR
-        if not self._fits(hour):
+        self.is_loaded, self.is_cold = False, not self._fits(hour)
+        if self.is_cold:
             self._start(hour)
         elif self._feed is None and self.graph.joins:
             self._resume_feed(hour)
@@ -247,7 +250,7 @@ class LaneRun:
             self._repeats = RepeatedIds(**{k: arrays[k] for k in ("times", "high", "low")})
         self.position, self.hour, self._fed = about["position"], about["hour"], about["fed"]
         self._seen, self._places = about["seen"], {k: tuple(v) for k, v in about["places"].items()}
-        self.counted = Counted(about["rows"], about["duplicates"])
+        self.counted, self.is_loaded = Counted(about["rows"], about["duplicates"]), True
         self.quality.load(about["quality"])
 
     def _definition(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tickstate.features.base import near
 from tickstate.features.graph import Graph, build_graph
 from tickstate.features.registry import default_registry
 from tickstate.lake.commit import FORMAT, Commit, Quarantined, commit_path, quarantined, read_commit
-from tickstate.lake.digest import fingerprint, hour_digest
+from tickstate.lake.digest import hour_digest
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, Segment, list_bronze, normalize_quotes
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path
@@ -330,7 +330,7 @@ def _reasons(
     found += _input_reasons(plan, channel, lane, hour, graph, record)
     found += _definition_reasons(graph, settings_of(graph, lane, plan.selection.config), record)
     for q in record.quarantined:
-        if fingerprint(plan.selection.bronze / q.path) != q.fingerprint:
+        if plan.files.fingerprint(plan.selection.bronze / q.path) != q.fingerprint:
             found.append(f"quarantined file changed: {q.path}")
     if record.cutoff is not None and not found:
         found += _growth_reasons(plan, channel, lane, hour, record.cutoff, cutoff)

@@ -85,6 +85,9 @@ def summary_text(summary: Summary) -> str:
         lines.append(table(rows))
         flags = ", ".join(f"{counters[f'flag_{f}']:,} {f}" for f in FLAGS if counters.get(f"flag_{f}"))
         lines += [f"order-book rows by flag: {flags}"] if flags else []
+    if summary.states_dropped:
+        reasons = sorted({o.dropped_state for o in summary.computed if o.dropped_state})
+        lines.append(f"{summary.states_dropped} saved states dropped, lookback read instead: {'; '.join(reasons)}")
     for outcome in summary.failed:
         lines.append(f"failed: {outcome}: {outcome.error}")
     for q in summary.quarantined:

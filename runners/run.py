@@ -78,6 +78,11 @@ class Summary:
         return {channel: dict(counts) for channel, counts in sorted(found.items())}
 
     @property
+    def states_dropped(self) -> int:
+        """Saved states that did not fit, so that a lane started from its lookback instead."""
+        return sum(1 for o in self.computed if o.dropped_state)
+
+    @property
     def exit_code(self) -> int:
         """0: everything is there; 1: a partition failed or a bronze file is quarantined."""
         return 1 if self.failed or self.quarantined else 0
@@ -88,6 +93,7 @@ class Summary:
             "partitions": self.partitions, "computed": len(self.computed), "up_to_date": self.up_to_date,
             "failed": [{"partition": str(o), "error": o.error} for o in self.failed],
             "counters": self.counters, "channels": self.by_channel,
+            "states_dropped": self.states_dropped,
             "quarantined": [{"path": q.path, "reason": q.reason, "detail": q.detail} for q in self.quarantined],
             "seconds": round(self.seconds, 3),
         }  # fmt: skip
