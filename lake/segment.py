@@ -68,12 +68,15 @@ class Files:
         self._inspected[segment] = bad
 
     def digest(self, segment: Segment) -> str:
-        """Digest of a file: of its footer, or where that says nothing (a quarantined file) of all its bytes."""
-        if self.bad(segment) is not None:
-            return self.fingerprint(Path(segment.path))
+        """Digest of a file for commit records: of its footer, the same whether reading it succeeded or not."""
         if segment not in self._digests:
             self._digests[segment] = file_digest(segment)
         return self._digests[segment]
+
+    def identity(self, segment: Segment) -> str:
+        """What a state remembers a file by: its digest, and all bytes of one that was left out, for it may be mended."""
+        mended = self.fingerprint(Path(segment.path)) if self.bad(segment) is not None else ""
+        return self.digest(segment) + mended
 
     def fingerprint(self, path: Path) -> str:
         """Hash of all bytes of a file, read again only when its size or time has changed."""

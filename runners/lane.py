@@ -141,7 +141,7 @@ class LaneRun:
             key = segment.where
             listed.add(key)
             if key in self._seen:
-                if self._seen[key] != self.files.digest(segment):
+                if self._seen[key] != self.files.identity(segment):
                     return False
             else:
                 found = self.files.inspect(segment)
@@ -161,7 +161,7 @@ class LaneRun:
         self._places = {s.where: (s.channel, s.hour) for s in self._inputs(hour)}
         for segment in self._inputs(hour):
             self.files.inspect(segment)
-        return {s.where: self.files.digest(s) for s in self._inputs(hour)}
+        return {s.where: self.files.identity(s) for s in self._inputs(hour)}
 
     def _push(self, rows: Rows, emit: bool = True) -> dict[str, Any]:
         values = push_joined(self._engine, self._feed, rows, emit)
