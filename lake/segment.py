@@ -74,7 +74,7 @@ class Files:
         return self._digests[segment]
 
     def identity(self, segment: Segment) -> str:
-        """What a state remembers a file by: its digest, and all bytes of one that was left out, for it may be mended."""
+        """What a state knows a file by: its digest, and all bytes of one that was left out: it may be mended."""
         mended = self.fingerprint(Path(segment.path)) if self.bad(segment) is not None else ""
         return self.digest(segment) + mended
 
