@@ -82,7 +82,7 @@ class Engine:
         n = rows.flag.shape[0]
         if not rows.arrays["capture_ts"].shape[0]:
             return {c.name: _all_null(n) for c in self.graph.columns} if emit else {}
-        chunk = _Chunk(rows, self._state.tails, self._joined(trades))
+        chunk = self._chunk(rows, trades)
         finished: dict[str, Values] = {}
         for feature in self.graph.features:
             if emit or feature.name in self.graph.remembering:
@@ -98,16 +98,17 @@ class Engine:
         """Take in trades before any row sees them; later rows are at or after all of them."""
         if not trades["capture_ts"].shape[0]:
             return
-        chunk = _Chunk(_NO_ROWS, self._state.tails, self._joined(trades))
+        chunk = self._chunk(_NO_ROWS, trades)
         for feature in self.graph.features:
             if feature.joins and feature.state is not None:
                 self._run(feature, chunk)
         self._remember(chunk, int(trades["capture_ts"][-1]))
 
-    def _joined(self, trades: Arrays | None) -> Arrays:
-        if not self.graph.joins:
-            return {}
-        return {JOINED + name: values for name, values in (trades or _NO_TRADES).items()}
+    def _chunk(self, rows: Rows, trades: Arrays | None) -> _Chunk:
+        """The next chunk behind the tails, which are its own from now on: long windows are held once, not twice."""
+        joined = {JOINED + n: v for n, v in (trades or _NO_TRADES).items()} if self.graph.joins else {}
+        tails, self._state = dict(self._state.tails), State({}, self._state.carried)
+        return _Chunk(rows, tails, joined)
 
     def _run(self, feature: Feature, chunk: _Chunk) -> dict[str, Values]:
         start, inputs = chunk.inputs(feature)
@@ -125,19 +126,18 @@ class Engine:
         kept = {}
         for name, tail in self.graph.tails.items():
             if name.startswith(JOINED) or chunk.valid:
-                values = chunk.whole(name)
-                keep = chunk.reach(tail, name.startswith(JOINED), now, values.shape[0])
-                kept[name] = values[values.shape[0] - keep :].copy()
-            elif name in self._state.tails:
-                kept[name] = self._state.tails[name]
+                kept[name] = chunk.take_tail(name, tail, now)
+            elif name in chunk.tails:
+                kept[name] = chunk.tails[name]
         self._state = State(kept, self._state.carried)
 
 
 class _Chunk:
     """The columns of one chunk, each behind the tail that is kept of it."""
 
-    def __init__(self, rows: Rows, tails: Arrays, joined: Arrays) -> None:
-        self._tails, self._lead = tails, rows.lead
+    def __init__(self, rows: Rows, tails: dict[str, np.ndarray], joined: Arrays) -> None:
+        self.tails, self._lead = tails, rows.lead
+        self._clocks = {name: tails.get(name) for name in ("capture_ts", f"{JOINED}capture_ts")}
         self._new = {**rows.arrays, **joined}
         self._joined: dict[str, np.ndarray] = {}
         self.valid = rows.arrays["capture_ts"].shape[0]
@@ -160,18 +160,22 @@ class _Chunk:
 
     def _history(self, tail: Tail, joined: bool) -> int:
         """How many rows of a tail the next rows look back on."""
-        clock = self._tails.get(f"{JOINED}capture_ts" if joined else "capture_ts")
+        clock = self._clocks[f"{JOINED}capture_ts" if joined else "capture_ts"]
         if clock is None or tail == Tail():
             return 0
         first = int(self._new["capture_ts"][0])
         recent = clock.shape[0] - int(np.searchsorted(clock, first - tail.microseconds, side="right"))
         return max(min(tail.steps, clock.shape[0]), recent if tail.microseconds else 0)
 
-    def reach(self, tail: Tail, joined: bool, now: int, length: int) -> int:
-        """How many of the last rows of a column must be kept for rows from ``now`` on."""
-        clock = self.whole(f"{JOINED}capture_ts" if joined else "capture_ts")
+    def take_tail(self, name: str, tail: Tail, now: int) -> np.ndarray:
+        """The last rows of a column that rows from ``now`` on look back on; the column itself is let go."""
+        name_of_clock = f"{JOINED}capture_ts" if name.startswith(JOINED) else "capture_ts"
+        clock, values = self.whole(name_of_clock), self.whole(name)
         recent = clock.shape[0] - int(np.searchsorted(clock, now - tail.microseconds, side="right"))
-        return min(max(tail.steps, recent if tail.microseconds else 0), length)
+        keep = min(max(tail.steps, recent if tail.microseconds else 0), values.shape[0])
+        if name != name_of_clock:
+            del self._joined[name]
+        return values[values.shape[0] - keep :].copy()
 
     def whole(self, name: str) -> np.ndarray:
         """A column with its tail before it."""
@@ -185,7 +189,7 @@ class _Chunk:
         return new[self._lead :] if new.ndim == 2 else new
 
     def _join(self, name: str) -> np.ndarray:
-        new, tail = self._new[name], self._tails.get(name)
+        new, tail = self._new[name], self.tails.pop(name, None)
         lead = self._lead if new.ndim == 2 else 0
         before = 0 if tail is None else tail.shape[0]
         if tail is not None and 0 < before <= lead:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from filelock import Timeout
 
 from tickstate.features.base import Feature
 from tickstate.lake.commit import (
@@ -30,7 +31,7 @@ from tickstate.lake.segment import Files, is_unchanged
 from tickstate.lake.state import BadState, load_state, save_state, state_path
 from tickstate.lake.write import read_rows, read_schema, writing
 from tickstate.runners.lane import LaneRun
-from tickstate.runners.locks import lane_lock
+from tickstate.runners.locks import partition_lock
 from tickstate.runners.plan import Span, plain, settings_of
 
 
@@ -43,6 +44,8 @@ class Outcome:
     hour: int
     error: str = ""
     """Empty: written and committed, unless ``changed``."""
+    busy: bool = False
+    """Another runner is at it."""
     changed: bool = False
     """Bronze changed while it was read: nothing was written, plan again."""
     counters: dict[str, int] = field(default_factory=dict)
@@ -62,7 +65,7 @@ class _Changed(Exception):  # noqa: N818 - not an error: the plan is out of date
 
 def execute(span: Span, report: Callable[[Outcome], None] | None = None) -> list[Outcome]:
     """Compute the partitions of a span in order; a failed one does not stop the next."""
-    with lane_lock(span) as waited, closing(Worker(span, Files(), waited)) as worker:
+    with closing(Worker(span, Files())) as worker:
         found = worker.run(report)
         if span.newest:
             worker.save()
@@ -72,8 +75,8 @@ def execute(span: Span, report: Callable[[Outcome], None] | None = None) -> list
 class Worker:
     """Computes and commits the partitions of one lane. The watcher keeps one a lane; a span's lives as long as it."""
 
-    def __init__(self, span: Span, files: Files, after_another: bool = False) -> None:
-        self.span, self.files, self._after_another = span, files, after_another
+    def __init__(self, span: Span, files: Files, patience: float = -1) -> None:
+        self.span, self.files, self._patience = span, files, patience
         self.lane = LaneRun(span, files)
         self._dropped = ""
         self._load()
@@ -96,7 +99,11 @@ class Worker:
             if stopped():
                 break
             try:
-                outcome = self._partition(hour)
+                with partition_lock(self.span, hour, self._patience) as waited:
+                    done = waited and self._is_done(hour)
+                    outcome = None if done else self._partition(hour)
+            except Timeout:
+                outcome = self._outcome(hour, busy=True)
             except _Changed:
                 outcome = self._outcome(hour, changed=True)
             except Exception as error:  # this partition's fault: said in its outcome, and all else is done
@@ -140,7 +147,7 @@ class Worker:
     def _attempt(self, hour: int) -> Outcome | None:
         span, lane = self.span, self.lane
         end = span.cutoffs.get(hour, (hour + 1) * HOUR)
-        if (hour in span.conditional and self._chain_holds(hour)) or (self._after_another and self._is_done(hour)):
+        if hour in span.conditional and self._chain_holds(hour):
             return None
         loaded = lane.is_loaded
         since = lane.go_to(hour)

@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import xxhash
 from filelock import FileLock
 
 from tickstate.runners.plan import Span
 
+SHARDS = 256
+"""Lock files of a tier: a partition takes one by its hash, so that years of hours leave no litter of locks."""
+
 
 @contextmanager
-def lane_lock(span: Span, timeout: float = -1) -> Iterator[bool]:
-    """Hold a lane of a channel; yields whether it had to be waited for. ``filelock.Timeout`` after ``timeout`` s."""
-    path = span.silver / "_locks" / f"{span.channel}--{span.lane.exchange}--{span.lane.symbol}.lock"
+def partition_lock(span: Span, hour: int, timeout: float = -1) -> Iterator[bool]:
+    """Hold a partition; yields whether it had to be waited for. ``filelock.Timeout`` after ``timeout`` seconds."""
+    shard = xxhash.xxh3_64_intdigest(f"{span.channel}/{span.lane}/{hour}".encode()) % SHARDS
+    path = span.silver / "_locks" / f"{shard:03d}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    waited = False
+    lock, waited = FileLock(path), False
     try:
         lock.acquire(timeout=0)
     except TimeoutError:

@@ -47,21 +47,30 @@ def _begin(threads: int) -> None:
 
 def run_spans(spans: Iterable[Span], executor: Executor, report: Report) -> list[Span]:
     """Run spans on an executor; returns those that were lost with their worker."""
-    futures = {}
+    futures: dict[Future[list[Outcome]], Span] = {}
     lost = []
-    for span in spans:
-        try:
-            futures[executor.submit(execute, span)] = span
-        except BrokenProcessPool:
-            lost.append(span)
-    for future in as_completed(futures):
+
+    def settle(future: Future[list[Outcome]]) -> None:
+        span = futures.pop(future)
         try:
             outcomes = future.result()
         except BrokenProcessPool:
-            lost.append(futures[future])
+            lost.append(span)
         else:
             for outcome in outcomes:
                 report(outcome)
+
+    for span in spans:
+        try:
+            future = executor.submit(execute, span)
+        except BrokenProcessPool:
+            lost.append(span)
+            continue
+        futures[future] = span
+        if future.done():  # inline: said now, not when all is done
+            settle(future)
+    for future in as_completed(list(futures)):
+        settle(future)
     return lost
 
 

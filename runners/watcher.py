@@ -12,13 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from filelock import Timeout
-
 from tickstate.lake.commit import Quarantined
 from tickstate.lake.names import Lane
 from tickstate.lake.segment import Files
 from tickstate.runners.executor import Outcome, Worker
-from tickstate.runners.locks import lane_lock
 from tickstate.runners.plan import Clock, Plan, Planned, Selection, Span, make_plan
 from tickstate.runners.run import LONGEST_SPAN, Observer, Silent, Summary, prepare
 
@@ -102,22 +99,21 @@ class Watcher:
 
     def _run_span(self, span: Span, now: int) -> list[Outcome]:
         key = span.channel, span.lane
-        try:
-            with lane_lock(span, timeout=0):
-                worker = self._workers.get(key)
-                if worker is not None and worker.lane.graph.columns == span.graph.columns:
-                    worker.update(span)
-                else:
-                    if worker is not None:
-                        worker.close()
-                    worker = self._workers[key] = Worker(span, self._files)
-                found = worker.run(self._observer.finished, self._stop.is_set)
-                if found:
-                    worker.save()
-        except Timeout:
-            self._observer.noticed(f"{span.channel} {span.lane}: another runner is at it, next time")
-            return []
-        self._written[key] = now
+        worker = self._workers.get(key)
+        if worker is not None and worker.lane.graph.columns == span.graph.columns:
+            worker.update(span)
+        else:
+            if worker is not None:
+                worker.close()
+            worker = self._workers[key] = Worker(span, self._files, patience=0)
+        found = worker.run(self._observer.finished, self._stop.is_set)
+        for outcome in found:
+            if outcome.busy:
+                self._observer.noticed(f"{outcome}: another runner is at it, next time")
+        found = [o for o in found if not o.busy]
+        if found:
+            worker.save()
+            self._written[key] = now
         return found
 
     def _rests(self, planned: Planned, now: int) -> bool:
