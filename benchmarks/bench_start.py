@@ -1,0 +1,69 @@
+"""What a user waits for before any row is computed: help, a run with nothing to do, the first run ever."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+FEATURES = Path(sys.executable).with_name("features")
+
+
+def cpu_and_wall(*command: object, **environment: str) -> tuple[float, float]:
+    """CPU seconds (user and system) and wall seconds of a process."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [str(c) for c in command], env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    said = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    process.stderr.close()
+    assert process.returncode == 0, said
+    return usage.ru_utime + usage.ru_stime, time.perf_counter() - began
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A demo lake, up to date."""
+    lake = tmp_path_factory.mktemp("start") / "demo-lake"
+    cpu_and_wall(FEATURES, "run", "--runner", "single", "--demo", "--lake", lake)
+    return lake
+
+
+def test_help(benchmark, note):
+    """``features --help`` over ``python -c pass``, in turn."""
+    over: list[tuple[float, float]] = []
+
+    def both():
+        help_, bare = cpu_and_wall(FEATURES, "--help"), cpu_and_wall(sys.executable, "-c", "pass")
+        over.append((help_[0] - bare[0], help_[1] - bare[1]))
+
+    benchmark.group = "start: features --help and python -c pass"
+    benchmark.pedantic(both, rounds=15, warmup_rounds=1)
+    note("CPU seconds over bare python, median", statistics.median(cpu for cpu, _ in over[1:]), at_most=0.15)
+    note("wall seconds over bare python, median", statistics.median(wall for _, wall in over[1:]))
+
+
+def test_nothing_to_do(benchmark, note, demo):
+    """A second run over a lake that is up to date."""
+    benchmark.group = "start: a run with nothing to do"
+    cpu: list[float] = []
+    benchmark.pedantic(lambda: cpu.append(cpu_and_wall(FEATURES, "run", "--lake", demo)[0]), rounds=7, warmup_rounds=1)
+    note("wall seconds, median", benchmark.stats.stats.median, at_most=1.0)
+    note("CPU seconds, median", statistics.median(cpu[1:]))
+
+
+def test_first_run(benchmark, note, tmp_path):
+    """The first run ever: demo lake made, every kernel compiled, every partition computed."""
+    command = (FEATURES, "run", "--runner", "batch", "--demo", "--lake", tmp_path / "demo-lake")
+    cache = {"TICKSTATE_CACHE_DIR": str(tmp_path / "kernels")}
+    benchmark.group = "start: the first run ever"
+    cpu, _ = benchmark.pedantic(cpu_and_wall, args=command, kwargs=cache, rounds=1)
+    note("wall seconds", benchmark.stats.stats.median, at_most=60.0)
+    note("CPU seconds, of all processes", cpu)

@@ -1,0 +1,49 @@
+"""What the benchmarks share: one busy hour, warm kernels, and targets, which are printed below the table of times.
+
+Targets are recorded with each result and asserted only under ``TICKSTATE_BENCH_ASSERT=1``: on a shared machine a
+number is a hint, on a quiet one it is a test.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from busy import ROWS, write_busy_hour
+
+_LINES: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bronze with one hour of 200,000 rows, 20 levels."""
+    return write_busy_hour(tmp_path_factory.mktemp("busy") / "bronze", ROWS)
+
+
+@pytest.fixture
+def note(benchmark) -> Callable[..., None]:
+    """Record a figure: ``note("rows a second", 5e5, at_least=4e5)``."""
+
+    def record(what: str, value: float, *, at_least: float | None = None, at_most: float | None = None) -> None:
+        benchmark.extra_info[what] = value
+        bound = ""
+        if at_least is not None or at_most is not None:
+            met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
+            limit = f"at least {at_least:,.6g}" if at_least is not None else f"at most {at_most:,.6g}"
+            bound = f" (target {limit}: {'met' if met else 'MISSED'})"
+            benchmark.extra_info[f"{what}: target"] = limit
+        _LINES.append(f"{benchmark.name}: {what}: {value:,.6g}{bound}")
+        if bound and os.environ.get("TICKSTATE_BENCH_ASSERT") == "1":
+            assert met, _LINES[-1]
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Print every figure, which pytest-benchmark keeps in its JSON only."""
+    if _LINES:
+        terminalreporter.section("figures")
+        for line in _LINES:
+            terminalreporter.write_line(line)
