@@ -129,8 +129,15 @@ def _lanes(table: pa.Table, channel: str) -> Iterator[tuple[Lane, pa.Table]]:
         for c in ("exchange", "symbol")
     ]
     pairs = pa.table(names, names=["exchange", "symbol"]).group_by(["exchange", "symbol"]).aggregate([])
-    for exchange, symbol in sorted(zip(pairs["exchange"].to_pylist(), pairs["symbol"].to_pylist(), strict=True)):
+    found = list(zip(pairs["exchange"].to_pylist(), pairs["symbol"].to_pylist(), strict=True))
+    if any(value is None for pair in found for value in pair):
+        raise TickstateError("exchange or symbol has nulls", where=channel, fix="fill or drop these rows first")
+    seen: dict[Lane, str] = {}
+    for exchange, symbol in sorted(found):
         lane = Lane(safe_name(exchange) or exchange, safe_name(symbol) or symbol)
+        name = f"{exchange}/{symbol}"
+        if seen.setdefault(lane, name) != name:
+            raise TickstateError(f"{seen[lane]!r} and {name!r} would both be {lane}", where=channel, fix="rename one")
         rows = contract
         if pairs.num_rows > 1:
             rows = contract.filter(pc.and_(pc.equal(names[0], exchange), pc.equal(names[1], symbol)))

@@ -6,7 +6,9 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import list_bronze
@@ -46,7 +48,9 @@ def scan(
             where=f"{Path(root) / channel}",
             fix="check the place, channel, exchange, symbol and times",
         )
-    dataset = ds.dataset(files, format="parquet")
+    # a feature may have been added to some hours only: the schema is that of all files
+    schema = pa.unify_schemas(list(dict.fromkeys(pq.read_schema(f).remove_metadata() for f in files)))
+    dataset = ds.dataset(files, schema=schema, format="parquet")
     condition = None
     for bound, keep in ((start, "from"), (end, "before")):
         if bound is not None:

@@ -7,6 +7,7 @@ of other features. Its kernel is called as ``kernel(*inputs, start, [state], *ar
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -218,7 +219,7 @@ class Param:
         if kind is str or kind is bool:
             fits = isinstance(value, kind)
         elif kind is int:
-            fits = fits and value == int(value)
+            fits = fits and math.isfinite(value) and value == int(value)
         if not fits:
             raise FeatureError(f"{value!r}", where=where, expected=f"{kind.__name__}, like {self.default!r}")
         if self.minimum is not None and not value >= self.minimum:

@@ -48,6 +48,8 @@ class Registry:
         where = f"plugin {getattr(feature, 'name', feature)!r} of package {package!r}"
         self._check_declarations(feature, where)
         instance = feature.make(Settings())
+        if not instance.names or len(set(instance.names)) != len(instance.names):
+            raise FeatureError(f"columns {list(instance.names)}", where=where, expected="one or more, each once")
         for column in instance.columns():
             self._check_column(column, feature, where)
         entry = self._entries[feature.channel, feature.name] = Entry(feature, package, instance.names)
@@ -122,8 +124,13 @@ def default_registry() -> Registry:
     for feature in (f for module in built_in for f in module.FEATURES):
         registry.register(feature)
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name)):
-        loaded = point.load()
         package = point.dist.name if point.dist else point.value
+        try:
+            loaded = point.load()
+        except Exception as error:
+            where = f"entry point {point.name!r} of package {package!r}"
+            fix = f"mend or remove it: pip uninstall {package}"
+            raise FeatureError(f"{type(error).__name__}: {error}", where=where, fix=fix) from error
         for feature in loaded if isinstance(loaded, list | tuple) else (loaded,):
             registry.register(feature, package)
     return registry

@@ -75,7 +75,7 @@ class DepthBands(Feature):
     inputs = BOOK
     params = {
         "edges": Param(
-            (0.0, 1.0, 2.0, 5.0, 10.0, 25.0, 50.0), "band edges", "bps", minimum=0.0, ascending=True
+            (0, 1, 2, 5, 10, 25, 50), "band edges", "bps", minimum=0, ascending=True
         )
     }  # fmt: skip
     kernel = structure.depth_bands
@@ -88,7 +88,7 @@ class DepthBands(Feature):
         ]
         edges = self["edges"]
         for lo, hi in pairwise(edges):
-            band = f"band_{lo:g}_{hi:g}bps"
+            band = f"band_{lo}_{hi}bps"
             for side in ("bid", "ask"):
                 found.append(
                     Column(
@@ -104,7 +104,7 @@ class DepthBands(Feature):
         return tuple(found)
 
     def arguments(self) -> tuple[object, ...]:
-        return (self["edges"],)
+        return (tuple(float(edge) for edge in self["edges"]),)
 
 
 class BookVwap(Feature):

@@ -78,14 +78,14 @@ class Kernel:
         """Whether calling it now compiles nothing: compiled in this process, or cached on disk."""
         if self._dispatcher is not None or interpreted():
             return True
-        folder = cache_folder(_package_of(self.function))
+        folder = _cache_of(self.function)
         name = f"{Path(_source(self.function)).stem}.{self.function.__qualname__}-*.nbi"
         return folder is not None and any(folder.glob(f"**/{name}"))
 
     def _compile(self) -> Any:
         import numba
 
-        folder = cache_folder(_package_of(self.function))
+        folder = _cache_of(self.function)
         options = {"nogil": True, "error_model": "numpy", "cache": folder is not None}
         with _numba_cache_in(folder):
             if not self.typed:
@@ -155,8 +155,9 @@ def source_digest(*packages: Path) -> str:
     """Hash of every Python file of these folders: of all that a kernel there can call."""
     digest = hashlib.blake2b(digest_size=8)
     for root in dict.fromkeys(packages):
-        for path in sorted(root.rglob("*.py")):
-            digest.update(path.read_bytes())
+        for path in [root] if root.is_file() else sorted(root.rglob("*.py")):
+            data = path.read_bytes()
+            digest.update(f"{path.relative_to(root)}|{len(data)}|".encode() + data)
     return digest.hexdigest()
 
 
@@ -203,8 +204,12 @@ def _source(function: Callable[..., Any]) -> str:
     return function.__code__.co_filename
 
 
-def _package_of(function: Callable[..., Any]) -> Path:
-    return Path(_source(function)).parent
+def _cache_of(function: Callable[..., Any]) -> Path | None:
+    """The cache folder of a kernel: of its package, of its file alone where that is a script, none without a file."""
+    source = Path(_source(function))
+    if not source.is_file():
+        return None
+    return cache_folder(source.parent if (source.parent / "__init__.py").exists() else source)
 
 
 def _declare(new: Kernel) -> Kernel:

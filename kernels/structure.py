@@ -78,6 +78,8 @@ def sum_bands(price, size, row, count, mid, edges, out):
     """
     reach = distance_bps(price[row, count - 1], mid)
     j = 0
+    while edges[0] > 0.0 and j < count and distance_bps(price[row, j], mid) <= edges[0]:
+        j += 1  # nearer than the first band
     for band in range(edges.shape[0] - 1):
         if reach <= edges[band]:
             out[band] = math.nan

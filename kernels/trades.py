@@ -145,9 +145,10 @@ def fill_buckets(ring, carry, amount, buy_share, volume):
     left = max(0.0, left - part)
     whole = math.floor(left / volume)
     rest = left - whole * volume
-    if rest >= full:
-        whole, rest = whole + 1.0, 0.0
     push_buckets(ring, carry, abs(2.0 * buy_share - 1.0) * volume, np.int64(min(whole, 1e9)))
+    if rest >= full:
+        push_buckets(ring, carry, abs(2.0 * buy_share - 1.0) * rest, 1)
+        rest = 0.0
     rest = max(0.0, rest)
     carry["buy"], carry["sell"] = buy_share * rest, (1.0 - buy_share) * rest
 

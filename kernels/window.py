@@ -27,6 +27,7 @@ from tickstate.kernels._jit import Block, Floats, Int, Ints, helper, kernel
 SUM, MEAN, ROOT_OF_SQUARES, SUM_OF_SQUARES = range(4)
 BLOCKS = 8  # a power of two: a slot of the ring is b & LAST, never b % BLOCKS
 LAST = BLOCKS - 1
+BEFORE_ALL = -(1 << 62)  # before any time in microseconds, and no block of any
 
 
 @helper
@@ -69,10 +70,10 @@ def block_end_row(event_ts, begin, time):
 def sum_window(event_ts, x, query_ts, query_end, width, square, suffix, out, counts):
     """Sums (out) and numbers of values (counts) of one window of ``width`` microseconds, for each query."""
     block = width // BLOCKS
-    ring, held = np.zeros(BLOCKS), np.full(BLOCKS, -1)
+    ring, held = np.zeros(BLOCKS), np.full(BLOCKS, BEFORE_ALL)
     i = first_after(event_ts, (query_ts[0] // block - LAST) * block - 1)
     low = first_after(event_ts, query_ts[0] - width)
-    counted, count, now, until, slot, slot_end = low, 0, 0, 0, 0, 0
+    counted, count, now, until, slot, slot_end = low, 0, 0, BEFORE_ALL, 0, BEFORE_ALL
     between, oldest_end = 0.0, low
     for q in range(query_ts.shape[0]):
         t, end = query_ts[q], query_end[q]
@@ -155,57 +156,63 @@ def count_windows(capture_ts: Ints, start: Int, widths: Ints, out: Block) -> Non
 
 
 @helper
-def merge(n, mean, m2, n_b, mean_b, m2_b):
-    """(count, mean, M2) of two disjoint sets together (Chan, Golub, LeVeque 1983, eq. 2.1)."""
+def merge(n, ref, mean, m2, n_b, ref_b, mean_b, m2_b):
+    """(count, reference, mean - reference, M2) of two disjoint sets together (Chan, Golub, LeVeque 1983, eq. 2.1).
+
+    Means are kept as distances from a value of their own set: differences of prices are exact where prices are not.
+    """
     if n == 0:
-        return n_b, mean_b, m2_b
+        return n_b, ref_b, mean_b, m2_b
     if n_b == 0:
-        return n, mean, m2
+        return n, ref, mean, m2
     total = n + n_b
-    delta = mean_b - mean
-    return total, mean + delta * (n_b / total), m2 + m2_b + delta * delta * (n * (n_b / total))
+    delta = (ref_b - ref) + (mean_b - mean)
+    return total, ref, mean + delta * (n_b / total), m2 + m2_b + delta * delta * (n * (n_b / total))
 
 
 @helper
 def add_moment(moments, slot, x):
-    """Fold one value into the (count, mean, M2) of a slot (Welford 1962); NaN is left out."""
+    """Fold one value into the (count, reference, mean - reference, M2) of a slot (Welford 1962); NaN is left out."""
     if math.isnan(x):
         return
+    if moments[slot, 0] == 0.0:
+        moments[slot, 1] = x
     n = moments[slot, 0] + 1.0
-    delta = x - moments[slot, 1]
-    mean = moments[slot, 1] + delta / n
-    moments[slot, 0], moments[slot, 1] = n, mean
-    moments[slot, 2] += delta * (x - mean)
+    y = x - moments[slot, 1]
+    delta = y - moments[slot, 2]
+    mean = moments[slot, 2] + delta / n
+    moments[slot, 0], moments[slot, 2] = n, mean
+    moments[slot, 3] += delta * (y - mean)
 
 
 @helper
 def merge_between(ring, held, now):
-    """The (count, mean, M2) of the full blocks now - 7 .. now - 1, oldest first."""
-    n, mean, m2 = 0.0, 0.0, 0.0
+    """The moments of the full blocks now - 7 .. now - 1, oldest first."""
+    n, ref, mean, m2 = 0.0, 0.0, 0.0, 0.0
     for b in range(now - LAST, now):
         s = b & LAST
         if held[s] == b:
-            n, mean, m2 = merge(n, mean, m2, ring[s, 0], ring[s, 1], ring[s, 2])
-    return n, mean, m2
+            n, ref, mean, m2 = merge(n, ref, mean, m2, ring[s, 0], ring[s, 1], ring[s, 2], ring[s, 3])
+    return n, ref, mean, m2
 
 
 @helper
 def fill_suffix_moments(x, begin, end, suffix):
-    """suffix[j] = (count, mean, M2) of rows j .. end, added from the end."""
+    """suffix[j] = the moments of rows j .. end, added from the end."""
     for j in range(end - 1, begin - 1, -1):
-        for c in range(3):
+        for c in range(4):
             suffix[j, c] = suffix[j + 1, c] if j + 1 < end else 0.0
         add_moment(suffix, j, x[j])
 
 
 @helper
 def fold_moments(capture_ts, x, start, width, mean_row, std_row, out):
-    """The shape of ``sum_window`` with a merge of (count, mean, M2) in place of a sum, at the events themselves."""
+    """The shape of ``sum_window`` with a merge of moments in place of a sum, at the events themselves."""
     n, block = x.shape[0], width // BLOCKS
-    suffix, ring, held = np.empty((n, 3)), np.zeros((BLOCKS, 3)), np.full(BLOCKS, -1)
+    suffix, ring, held = np.empty((n, 4)), np.zeros((BLOCKS, 4)), np.full(BLOCKS, BEFORE_ALL)
     first = first_after(capture_ts, (capture_ts[start] // block - LAST) * block - 1)
     low = first_after(capture_ts, capture_ts[start] - width)
-    c, m, v, until, now, oldest_end = 0.0, 0.0, 0.0, 0, 0, low
+    c, r, m, v, until, now, oldest_end = 0.0, 0.0, 0.0, 0.0, BEFORE_ALL, 0, low
     for i in range(first, n):
         t = capture_ts[i]
         moved = t >= until
@@ -221,15 +228,15 @@ def fold_moments(capture_ts, x, start, width, mean_row, std_row, out):
         while capture_ts[low] <= t - width:
             low += 1
         if moved or i == start:
-            c, m, v = merge_between(ring, held, now)
+            c, r, m, v = merge_between(ring, held, now)
             oldest_end = block_end_row(capture_ts, low, (now - LAST) * block)
             fill_suffix_moments(x, low, oldest_end, suffix)
-        count, mean, m2 = c, m, v
+        count, ref, mean, m2 = c, r, m, v
         if low < oldest_end:
-            count, mean, m2 = merge(suffix[low, 0], suffix[low, 1], suffix[low, 2], c, m, v)
-        count, mean, m2 = merge(count, mean, m2, ring[s, 0], ring[s, 1], ring[s, 2])
+            count, ref, mean, m2 = merge(suffix[low, 0], suffix[low, 1], suffix[low, 2], suffix[low, 3], c, r, m, v)
+        count, ref, mean, m2 = merge(count, ref, mean, m2, ring[s, 0], ring[s, 1], ring[s, 2], ring[s, 3])
         if mean_row >= 0:
-            out[mean_row, i - start] = mean if count >= 1.0 else math.nan
+            out[mean_row, i - start] = ref + mean if count >= 1.0 else math.nan
         if std_row >= 0:
             out[std_row, i - start] = math.sqrt(m2 / (count - 1.0)) if count >= 2.0 else math.nan
 

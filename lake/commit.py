@@ -86,15 +86,27 @@ def quarantine_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
     return root / "_quarantine" / channel / lane.folder / f"{hour_folder(hour)}.json"
 
 
-def write_quarantine(path: Path, found: Iterable[Quarantined]) -> None:
-    """Replace a quarantine list, or remove it where nothing is quarantined (any more)."""
-    found = sorted(found)
+def write_quarantine(path: Path, found: Iterable[Quarantined], whole: bool = True) -> None:
+    """Replace a quarantine list, or remove it where nothing is quarantined (any more).
+
+    Not ``whole``: the files were looked at in part, so that what the list has already stays.
+    """
+    known = {} if whole else {q.path: q for q in read_quarantine(path)}
+    found = sorted({**known, **{q.path: q for q in found}}.values())
     if not found:
         path.unlink(missing_ok=True)
         return
     data = msgspec.json.format(msgspec.json.encode(found), indent=1)
     if not path.exists() or path.read_bytes() != data:
         write_bytes(path, data, "quarantine")
+
+
+def read_quarantine(path: Path) -> list[Quarantined]:
+    """A quarantine list; empty where there is none."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=list[Quarantined])
+    except (FileNotFoundError, msgspec.DecodeError):
+        return []
 
 
 def quarantined(bad: BadFile, root: Path) -> Quarantined:

@@ -13,6 +13,8 @@ from tickstate.lake.listing import Segment
 def fingerprint(path: Path) -> str:
     """Hash of a file's bytes, empty where it is gone: tells whether a quarantined file has been mended."""
     try:
+        if not path.is_file():
+            return ""
         with open(path, "rb") as file:
             found = xxhash.xxh3_128()
             while block := file.read(1 << 20):

@@ -48,7 +48,10 @@ def list_bronze(root: Path, channel: str) -> Listing:
     """Walk ``root/channel``. Hidden files, and names that begin with ``_``, are somebody's work in progress."""
     found = Listing(channel)
     spelled: dict[Lane, tuple[str, str]] = {}
-    for relative, entry in sorted(_parquet_files(root / channel, "")):
+    for relative, path, stat in sorted(_parquet_files(root / channel, ""), key=lambda f: f[0]):
+        if stat is None:
+            found.misplaced.append(BadFile(f"{channel}/{relative}", "unreadable", "no regular file"))
+            continue
         parts = relative.split("/")
         parsed = parse_folder(parts[:-1])
         if parsed is None:
@@ -66,24 +69,34 @@ def list_bronze(root: Path, channel: str) -> Listing:
                 f"{'/'.join(spelled[lane])!r} and {exchange + '/' + symbol!r} would both be written as {lane}",
                 where=f"{channel}/{relative} ({hour_name(hour)})", fix="rename one of them in bronze",
             )  # fmt: skip
-        stat = entry.stat()
-        segment = Segment(relative, channel, entry.path, exchange, symbol, hour, stat.st_size, stat.st_mtime_ns)
+        segment = Segment(relative, channel, path, exchange, symbol, hour, stat.st_size, stat.st_mtime_ns)
         found.lanes.setdefault(lane, {}).setdefault(hour, []).append(segment)
     return found
 
 
-def _parquet_files(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+DEEPEST = 8
+"""Folders below a channel that are looked into: a loop of links ends there."""
+
+
+def _parquet_files(folder: Path, prefix: str, depth: int = 0) -> Iterator[tuple[str, str, os.stat_result | None]]:
+    """(relative path, path, stat) of every Parquet file; no stat where it is no regular file."""
     try:
         entries = list(os.scandir(folder))
-    except FileNotFoundError:
+    except OSError:
         return
     for entry in entries:
         if entry.name.startswith((".", "_")):
             continue
-        if entry.is_dir():
-            yield from _parquet_files(Path(entry.path), f"{prefix}{entry.name}/")
-        elif entry.name.endswith(".parquet"):
-            yield prefix + entry.name, entry
+        try:
+            if entry.is_dir():
+                if depth < DEEPEST:
+                    yield from _parquet_files(Path(entry.path), f"{prefix}{entry.name}/", depth + 1)
+            elif entry.name.endswith(".parquet"):
+                yield prefix + entry.name, entry.path, entry.stat() if entry.is_file() else None
+        except FileNotFoundError:
+            continue  # it went while it was listed
+        except OSError:
+            yield prefix + entry.name, entry.path, None
 
 
 STABLECOINS = ("USDC", "USDT", "BUSD", "DAI", "TUSD", "GUSD", "USDP", "PYUSD", "FRAX", "LUSD")

@@ -124,7 +124,7 @@ def read_batches(segment: Segment) -> Iterator[pa.RecordBatch]:
             for batch in file.iter_batches(BATCH_ROWS, columns=present):
                 yield _canonical(batch, types)
         except (pa.ArrowException, OSError) as error:
-            raise BadFile(segment.where, "corrupt", _first_line(error)) from error
+            raise _bad(segment, "corrupt", error) from error
 
 
 def open_segment(segment: Segment) -> pq.ParquetFile:
@@ -132,7 +132,7 @@ def open_segment(segment: Segment) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(segment.path, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
-        raise BadFile(segment.where, "unreadable", _first_line(error)) from error
+        raise _bad(segment, "unreadable", error) from error
 
 
 def _canonical(batch: pa.RecordBatch, types: dict[str, pa.DataType]) -> pa.RecordBatch:
@@ -175,7 +175,7 @@ def _check_partition(file: pq.ParquetFile, segment: Segment) -> None:
                     detail = f"column {name!r} has {wrong!r}, the path says {expected[name]!r}"
                     raise BadFile(segment.where, "path_mismatch", detail)
     except (pa.ArrowException, OSError) as error:
-        raise BadFile(segment.where, "corrupt", _first_line(error)) from error
+        raise _bad(segment, "corrupt", error) from error
 
 
 def _statistics_say(metadata: pq.FileMetaData, name: str, value: object) -> bool:
@@ -201,7 +201,7 @@ def _scan_times(file: pq.ParquetFile, segment: Segment) -> Inspected:
                 raise BadFile(segment.where, "bad_time", f"capture_ts is null in row {row} of a batch")
             order.scan_times(column.view(pa.int64()).to_numpy(), carry)
     except (pa.ArrowException, OSError) as error:
-        raise BadFile(segment.where, "corrupt", _first_line(error)) from error
+        raise _bad(segment, "corrupt", error) from error
     low, high, late = (int(v) for v in carry)
     begin = segment.hour * HOUR
     if file.metadata.num_rows and not (begin <= low and high < begin + HOUR):
@@ -210,6 +210,13 @@ def _scan_times(file: pq.ParquetFile, segment: Segment) -> Inspected:
         raise BadFile(segment.where, "wrong_hour", detail)
     columns = tuple(c for c in BRONZE[segment.channel].read if c in file.schema_arrow.names)
     return Inspected(segment, low, high, file.metadata.num_rows, late, columns)
+
+
+def _bad(segment: Segment, reason: str, error: BaseException) -> BaseException:
+    """A finding about the file; what the operating system says of itself (EIO, EMFILE, ...) stays what it is."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    return BadFile(segment.where, reason, _first_line(error))
 
 
 def _first_line(error: BaseException) -> str:

@@ -29,7 +29,6 @@ class _Described(msgspec.Struct):
 class _Header(msgspec.Struct):
     about: dict[str, Any]
     arrays: list[_Described]
-    checksum: str
 
 
 def state_path(root: Path, channel: str, lane: Lane) -> Path:
@@ -41,8 +40,9 @@ def save_state(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.nda
     """Replace a state file. ``about`` is JSON-like; arrays are of numbers or of fields of numbers."""
     body = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
     described = [_Described(name, _dtype_text(a.dtype), list(a.shape)) for name, a in arrays.items()]
-    header = msgspec.json.encode(_Header(dict(about), described, xxhash.xxh3_128_hexdigest(body)))
-    write_bytes(path, MAGIC + len(header).to_bytes(8, "little") + header + body, "state")
+    header = msgspec.json.encode(_Header(dict(about), described))
+    payload = len(header).to_bytes(8, "little") + header + body
+    write_bytes(path, MAGIC + xxhash.xxh3_128_digest(payload) + payload, "state")
 
 
 def load_state(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -51,16 +51,11 @@ def load_state(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         data = path.read_bytes()
     except OSError:
         raise BadState("there is none") from None
-    start = len(MAGIC) + 8
-    if not data.startswith(MAGIC) or len(data) < start:
-        raise BadState("not a state file of this version")
-    end = start + int.from_bytes(data[len(MAGIC) : start], "little")
-    try:
-        header = msgspec.json.decode(data[start:end], type=_Header)
-    except msgspec.DecodeError:
-        raise BadState("its header is damaged") from None
-    if xxhash.xxh3_128_hexdigest(data[end:]) != header.checksum:
-        raise BadState("its checksum is wrong")
+    start = len(MAGIC) + 16
+    if not data.startswith(MAGIC) or xxhash.xxh3_128_digest(data[start:]) != data[len(MAGIC) : start]:
+        raise BadState("it is damaged, or no state file of this version")
+    end = start + 8 + int.from_bytes(data[start : start + 8], "little")
+    header = msgspec.json.decode(data[start + 8 : end], type=_Header)
     arrays = {}
     for d in header.arrays:
         dtype = np.dtype(d.dtype if isinstance(d.dtype, str) else [tuple(f) for f in d.dtype])

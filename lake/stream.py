@@ -190,6 +190,8 @@ def _as_lists(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         for c, name in enumerate(("price", "size")):
             child = pc.struct_field(values, name)
             bits[:, c] = pc.fill_null(child, np.nan).to_numpy(zero_copy_only=False).view(np.int64)
+            if child.null_count:
+                bits[child.is_null().to_numpy(zero_copy_only=False), c] = _NEVER  # no double has these bits by chance
         widths = np.where(missing, 0, np.diff(starts))
         offsets = np.concatenate(([0], np.cumsum(2 * widths + 1)))
         flat = np.empty(offsets[-1], np.int64)

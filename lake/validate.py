@@ -16,9 +16,9 @@ from tickstate.lake.commit import Commit, commit_path, read_commit
 from tickstate.lake.content import ContentHash
 from tickstate.lake.digest import fingerprint
 from tickstate.lake.errors import BadFile
-from tickstate.lake.listing import Listing, Segment
+from tickstate.lake.listing import Listing, Segment, canonical_symbol
 from tickstate.lake.names import PART, PARTITION_COLUMNS, Lane, hour_name, hour_time
-from tickstate.lake.segment import inspect_segment
+from tickstate.lake.segment import inspect_segment, read_batches
 from tickstate.lake.stream import in_key_order
 
 
@@ -51,6 +51,8 @@ def validate_bronze(listing: Listing) -> Iterator[Finding]:
     for segment in _segments(listing):
         try:
             inspect_segment(segment)
+            for _ in read_batches(segment):
+                pass
         except BadFile as bad:
             yield Finding(bad.relative, bad.reason, bad.detail)
 
@@ -69,7 +71,7 @@ def validate_output(root: Path, listing: Listing, bronze: Listing | None) -> Ite
         if record is None:
             yield Finding(segment.where, "no_record", "no commit record says what it was made from")
         yield from _check_file(segment, record)
-        if bronze is not None and not _has_source(bronze, lane, segment.hour):
+        if bronze is not None and not _has_source(bronze, lane, segment.hour, record):
             yield Finding(segment.where, "no_bronze", "its bronze is gone (--prune removes it)")
     for path in sorted((root / "_commits" / channel).rglob("*.json")):
         relative = path.relative_to(root / "_commits").with_suffix("")
@@ -96,11 +98,15 @@ def coverage(root: Path, listing: Listing) -> list[Coverage]:
 
 def prune(root: Path, listing: Listing, bronze: Listing) -> list[str]:
     """Remove partitions whose bronze is gone, record first; returns their paths."""
-    gone = [s for s in _segments(listing) if not _has_source(bronze, Lane(s.exchange, s.symbol), s.hour)]
-    for segment in gone:
-        commit_path(root, listing.channel, Lane(segment.exchange, segment.symbol), segment.hour).unlink(missing_ok=True)
-        Path(segment.path).unlink(missing_ok=True)
-    return [s.where for s in gone]
+    gone = []
+    for segment in list(_segments(listing)):
+        lane = Lane(segment.exchange, segment.symbol)
+        beside = commit_path(root, listing.channel, lane, segment.hour)
+        if not _has_source(bronze, lane, segment.hour, read_commit(beside)):
+            beside.unlink(missing_ok=True)
+            Path(segment.path).unlink(missing_ok=True)
+            gone.append(segment.where)
+    return gone
 
 
 def _segments(listing: Listing) -> Iterator[Segment]:
@@ -109,10 +115,14 @@ def _segments(listing: Listing) -> Iterator[Segment]:
             yield from listing.lanes[lane][hour]
 
 
-def _has_source(bronze: Listing, lane: Lane, hour: int) -> bool:
-    """Bronze of the hour, or of the one before: the last interval of a sample is stamped in the next hour."""
-    hours = bronze.lanes.get(lane, {})
-    return hour in hours or hour - 1 in hours
+def _has_source(bronze: Listing, lane: Lane, hour: int, record: Commit | None) -> bool:
+    """Whether bronze of the hour is there, under the names and hours that the record's settings read it from."""
+    settings = record.settings if record is not None else {}
+    hours = [hour, hour - 1] if settings.get("sample") else [hour]  # a sample's last stamp lies in the next hour
+    lanes = [lane]
+    if settings.get("normalize_quotes"):
+        lanes = [x for x in bronze.lanes if Lane(x.exchange, canonical_symbol(x.symbol)) == lane]
+    return any(h in bronze.lanes.get(x, {}) for x in lanes for h in hours)
 
 
 def _check_file(segment: Segment, record: Commit | None) -> Iterator[Finding]:

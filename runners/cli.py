@@ -21,6 +21,9 @@ def main() -> None:
     except TickstateError as error:
         click.echo(f"features: {error}", err=True)
         sys.exit(2)
+    except OSError as error:
+        click.echo(f"features: {error.strerror or error}: {error.filename or ''}; check the paths", err=True)
+        sys.exit(2)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

@@ -73,8 +73,10 @@ def load_config(path: Path | None = None, assignments: Iterable[str] = (), regis
             data = tomllib.loads(path.read_text())
         except FileNotFoundError:
             raise FeatureError("no such file", where=where, fix="give --config an existing file") from None
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise FeatureError(f"not TOML: {error}", where=where) from None
+        except OSError as error:
+            raise FeatureError(f"not readable: {error.strerror}", where=where) from None
     for text in assignments:
         _assign(data, text)
     return make_config(data, where, registry)

@@ -94,14 +94,19 @@ class Worker:
         self, report: Callable[[Outcome], None] | None = None, stopped: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
         """All partitions of the span, in order, until ``stopped``."""
-        found = []
+        found: list[Outcome] = []
         for hour in self.span.hours:
             if stopped():
                 break
+            if found and found[-1].error and self.lane.graph.unbounded:
+                error = "not tried: the partition before it in its chain failed"
+                found.append(self._outcome(hour, error=error))
+                if report is not None:
+                    report(found[-1])
+                continue
             try:
-                with partition_lock(self.span, hour, self._patience) as waited:
-                    done = waited and self._is_done(hour)
-                    outcome = None if done else self._partition(hour)
+                with partition_lock(self.span, hour, self._patience):
+                    outcome = None if self._is_done(hour) else self._partition(hour)
             except Timeout:
                 outcome = self._outcome(hour, busy=True)
             except _Changed:
@@ -183,13 +188,25 @@ class Worker:
         )
 
     def _is_done(self, hour: int) -> bool:
-        """Whether another runner has made the partition meanwhile."""
-        record, inputs = self._record(hour), self.span.inputs(hour)
-        path = partition_path(self.span.silver, self.span.channel, self.span.lane, hour)
-        if record is None or not path.exists() or path.stat().st_size != record.size:
+        """Whether another runner has made the partition, or went further, since the plan was made."""
+        record, span = self._record(hour), self.span
+        path = partition_path(span.silver, span.channel, span.lane, hour)
+        if record is None or not path.exists() or self.files.fingerprint(path) != record.file:
+            return False
+        if hour in span.cutoffs and (record.cutoff is None or record.cutoff > span.cutoffs[hour]):
+            return True  # never lowered; what else may be stale the next plan sees
+        if any(self.files.fingerprint(span.bronze / q.path) != q.fingerprint for q in record.quarantined):
+            return False
+        if not self._begins_right(hour, record):
             return False
         made = {name: getattr(record, name) for name in ("counters", "content", "size", "file", "quarantined", "chain")}
-        return bool(inputs) and self._new_record(hour, **made) == record
+        return self._new_record(hour, **made) == record
+
+    def _begins_right(self, hour: int, record: Commit) -> bool:
+        """Whether the unbounded features of a partition began where the one before ends now."""
+        before = self._record(self.span.before.get(hour))
+        known = before.chain if before is not None else {}
+        return all(n not in known or link.began == known[n].ended for n, link in record.chain.items())
 
     def _outcome(self, hour: int, **what: Any) -> Outcome:
         return Outcome(self.span.channel, self.span.lane, hour, **what)
@@ -198,7 +215,9 @@ class Worker:
         """Whether the partition on disk is the open one that the lane stands behind."""
         span, record = self.span, self._record(hour)
         path = partition_path(span.silver, span.channel, span.lane, hour)
-        if record is None or record.cutoff != since or not path.exists() or path.stat().st_size != record.size:
+        if record is None or record.cutoff != since or fingerprint(path) != record.file:
+            return False
+        if not self._begins_right(hour, record):
             return False
         return record.columns == [c.name for c in self.lane.graph.columns] and read_schema(path).equals(schema)
 
@@ -220,7 +239,8 @@ class Worker:
             for h in hours:
                 bad = [self.files.bad(s) for s in span.segments[channel][h]]
                 listed = [quarantined(b, span.bronze) for b in bad if b is not None]
-                write_quarantine(quarantine_path(span.silver, channel, lane, h), listed)
+                whole = (channel, h) == (span.channel, hour)  # of other hours only a part is read
+                write_quarantine(quarantine_path(span.silver, channel, lane, h), listed, whole)
                 found += listed
         return tuple(sorted(found))
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tickstate.features.base import FeatureError
+from tickstate.lake.names import HOUR, Lane
 from tickstate.runners.executor import Outcome
 from tickstate.runners.plan import Plan
 from tickstate.runners.run import Observer
@@ -47,9 +48,11 @@ class Metrics:
             self._segments.labels(channel).set(sum(len(s) for lane in listing.lanes.values() for s in lane.values()))
         self._quarantined.set(len(plan.misplaced) + len(plan.known))
         if plan.clock is not None:
-            newest = {(p.channel, p.lane): p for p in plan.partitions}
-            for (channel, lane), p in newest.items():
-                until = p.cutoff or (p.hour + 1) * 3_600_000_000
+            held: dict[tuple[str, Lane], int] = {}
+            for p in plan.partitions:
+                begin = p.hour * HOUR
+                held[p.channel, p.lane] = max(held.get((p.channel, p.lane), begin), p.held or begin)
+            for (channel, lane), until in held.items():
                 lag = max(0, plan.clock.now - until) / 1e6
                 self._lag.labels(channel, lane.exchange, lane.symbol).set(lag)
         self._inner.planned(plan)
@@ -60,6 +63,7 @@ class Metrics:
 
     def finished(self, outcome: Outcome) -> None:
         """Count a partition."""
+        self._last_plan = time.monotonic()
         what = "failed" if outcome.error else "changed" if outcome.changed else "computed"
         self._partitions.labels(outcome.channel, what).inc()
         if what == "computed":

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tickstate.features.table import PASSED
+from tickstate.lake.arrow import one_chunk, plain
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Segment, list_bronze
 from tickstate.lake.names import hour_name
@@ -142,6 +143,11 @@ def _unequal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> np.ndarray:
     """Rows that differ, to the bit: null equals null."""
     if left.type != right.type:
         return np.arange(len(left))
-    same = pc.fill_null(pc.equal(left, right), False).to_numpy()
+    columns = left, right
     nulls = pc.and_(pc.is_null(left), pc.is_null(right)).to_numpy()
+    if pa.types.is_floating(left.type):
+        left, right = (plain(pc.fill_null(one_chunk(c), 0.0)).view(np.int64) for c in (left, right))
+        either = pc.xor(pc.is_null(columns[0]), pc.is_null(columns[1])).to_numpy()
+        return np.flatnonzero(~nulls & (either | (left != right)))
+    same = pc.fill_null(pc.equal(left, right), False).to_numpy()
     return np.flatnonzero(~(same | nulls))

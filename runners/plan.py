@@ -129,6 +129,8 @@ class Planned:
     """The hour is open: only rows before this capture_ts (us) are complete."""
     before: int | None = None
     """The hour before it in its chain, for features whose past is unbounded."""
+    held: int | None = None
+    """Silver has its rows up to this capture_ts (us)."""
     conditional: bool = False
     """Up to date as long as the partition before it in the chain ends as it did."""
 
@@ -245,10 +247,11 @@ def make_plan(selection: Selection, files: Files | None = None, clock: Clock | N
     With a ``clock`` hours may be open (DESIGN.md, "Open hours"); ``files``: what earlier plans learnt of bronze.
     """
     plan = Plan(selection, files or Files(), clock)
-    channels = _channels(selection)
+    channels = _channels(selection, clock is not None)
     lanes = {lane for channel in channels for lane in plan.listing(channel).lanes}
-    _check_names("exchange", selection.exchanges, {lane.exchange for lane in lanes}, selection)
-    _check_names("symbol", selection.symbols, {lane.symbol for lane in lanes}, selection)
+    if clock is None:  # a lane that is watched for may still come
+        _check_names("exchange", selection.exchanges, {lane.exchange for lane in lanes}, selection)
+        _check_names("symbol", selection.symbols, {lane.symbol for lane in lanes}, selection)
     for channel in channels:
         for lane in sorted(plan.listing(channel).lanes):
             if _chosen(lane, selection):
@@ -266,9 +269,11 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
     if channel == "orderbook" and config.settings_of(lane).sample:
         hours |= {h + 1 for h in hours}  # the stamp decides the partition: the last interval ends in the next hour
     before, broken, last_record = None, False, None
+    records = {h: read_commit(commit_path(selection.silver, channel, lane, h)) for h in hours}
+    chained = sorted({c for r in records.values() if r is not None and r.chain for c in r.columns})
     for hour in sorted(hours):
-        record = read_commit(commit_path(selection.silver, channel, lane, hour))
-        keep = tuple(record.columns) if record else ()
+        record = records[hour]
+        keep = tuple(chained) or (tuple(record.columns) if record else ())  # a chain holds the same columns throughout
         if keep not in graphs:
             graphs[keep] = build_graph(
                 channel, select, keep=keep, settings=config.settings_of(lane), params=config.params_of(lane)
@@ -285,7 +290,8 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
             columns = tuple(c.name for c in graph.columns)
             conditional = graph.unbounded and broken and not reasons
             link = before if graph.unbounded else None
-            plan.partitions.append(Planned(channel, lane, hour, reasons, columns, cutoff, link, conditional))
+            held = None if record is None else record.cutoff or (hour + 1) * HOUR
+            plan.partitions.append(Planned(channel, lane, hour, reasons, columns, cutoff, link, held, conditional))
             broken = broken or bool(reasons)
             if record and not reasons:
                 plan.known.update({q.path: q for q in record.quarantined})
@@ -325,6 +331,8 @@ def _reasons(
     found = []
     if size != record.size:
         found.append(f"output has {size} bytes, the record says {record.size}")
+    elif not is_recorded(plan.files, path, commit_path(plan.selection.silver, channel, lane, hour), record):
+        found.append("output is not the one that was recorded")
     if record.format != FORMAT:
         found.append(f"written by format {record.format}, now {FORMAT}")
     found += _input_reasons(plan, channel, lane, hour, graph, record)
@@ -335,6 +343,13 @@ def _reasons(
     if record.cutoff is not None and not found:
         found += _growth_reasons(plan, channel, lane, hour, record.cutoff, cutoff)
     return found
+
+
+def is_recorded(files: Files, path: Path, beside: Path, record: Commit) -> bool:
+    """Whether an output is the one its record speaks of. One that is older than its record is; else its bytes say."""
+    if path.stat().st_mtime_ns <= beside.stat().st_mtime_ns:
+        return True  # the record is written last: nobody has replaced the output since
+    return files.fingerprint(path) == record.file
 
 
 def _growth_reasons(plan: Plan, channel: str, lane: Lane, hour: int, held: int, cutoff: int | None) -> list[str]:
@@ -411,7 +426,9 @@ def plain(definition: Mapping[str, Any]) -> dict[str, Any]:
     return msgspec.json.decode(msgspec.json.encode(definition))
 
 
-def _channels(selection: Selection) -> tuple[str, ...]:
+def _channels(selection: Selection, live: bool = False) -> tuple[str, ...]:
+    if live and not any((selection.bronze / c).is_dir() for c in BRONZE):
+        return ()  # nothing has come yet
     if not selection.bronze.is_dir():
         raise LakeError("no such folder", where=f"bronze {selection.bronze}", fix="check --bronze or --lake")
     present = [c for c in BRONZE if (selection.bronze / c).is_dir()]

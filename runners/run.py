@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tickstate.features.graph import Graph
 from tickstate.kernels import _jit
-from tickstate.lake.commit import Quarantined
+from tickstate.lake.commit import Quarantined, write_quarantine
 from tickstate.runners.executor import Outcome
 from tickstate.runners.plan import Plan, Selection, Span, make_plan
 from tickstate.runners.pool import InlineExecutor, local_pool, run_alone, run_spans
@@ -164,11 +164,14 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
             "a worker died: planning again" if lost else "bronze changed while it was read: planning again"
         )
         plan = make_plan(selection)
+        known.update(plan.known)
     for outcome in changed:
         summary.failed.append(
             Outcome(outcome.channel, outcome.lane, outcome.hour, error="bronze kept changing: run again")
         )
     known.update({q.path: q for q in plan.misplaced})
+    write_misplaced(plan)
+    summary.up_to_date = summary.partitions - len(summary.computed) - len(summary.failed)
     summary.quarantined = [known[path] for path in sorted(known)]
     summary.seconds = time.monotonic() - began
     return summary
@@ -186,6 +189,13 @@ def _notices(spans: list[Span]) -> list[str]:
 def _lacks_bucket_volume(graph: Graph) -> bool:
     unset = [f for f in graph.features if f.name == "vpin" and not f["bucket_volume"]]
     return any(graph.selected.intersection(f.names) for f in unset)
+
+
+def write_misplaced(plan: Plan) -> None:
+    """Record the files whose very path is wrong, channel by channel, beside the quarantine lists of hours."""
+    for channel in plan.listings:
+        found = [q for q in plan.misplaced if q.path.startswith(f"{channel}/")]
+        write_quarantine(plan.selection.silver / "_quarantine" / channel / "misplaced.json", found)
 
 
 def _span_length(stale: int, workers: int, longest: int) -> int:

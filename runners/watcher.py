@@ -51,7 +51,9 @@ class Watcher:
         self._written: dict[tuple[str, Lane], int] = {}
         self._stop, self._wake = threading.Event(), threading.Event()
         self._known: dict[str, Quarantined] = {}
+        self._keeps = False
         self.summary = Summary()
+        """Of the last cycle that did anything; of all of them with ``once``."""
 
     def stop(self) -> None:
         """Ask it to end after the partition at hand."""
@@ -60,7 +62,7 @@ class Watcher:
 
     def run(self, once: bool = False) -> Summary:
         """Cycle until stopped, or (``once``) until nothing is left to do."""
-        began = time.monotonic()
+        began, self._keeps = time.monotonic(), once
         with self._woken_by_events(once):
             while not self._stop.is_set():
                 done = self.cycle()
@@ -77,8 +79,8 @@ class Watcher:
         """One look at the listing, and all the work it shows."""
         clock = Clock(self._now(), round(self.pace.grace * MICRO))
         plan = make_plan(self.selection, self._files, clock)
-        plan.partitions = [p for p in plan.partitions if not self._rests(p, clock.now)]
         self._observer.planned(plan)
+        plan.partitions = [p for p in plan.partitions if not self._rests(p, clock.now)]
         spans = plan.spans(LONGEST_SPAN)
         prepare(spans, self._observer.compiling)
         done: list[Outcome] = []
@@ -119,14 +121,16 @@ class Watcher:
     def _rests(self, planned: Planned, now: int) -> bool:
         """Whether an open hour was rewritten too short a time ago."""
         written = self._written.get((planned.channel, planned.lane))
-        recently = written is not None and now - written < self.pace.refresh * MICRO
+        recently = written is not None and 0 <= now - written < self.pace.refresh * MICRO
         return planned.cutoff is not None and recently
 
     def _account(self, plan: Plan, done: list[Outcome]) -> None:
         total = self.summary
         total.partitions = len(plan.partitions)
         total.up_to_date = len(plan.partitions) - len(plan.stale)
-        total.computed += [o for o in done if not o.error and not o.changed]
+        latest = {(o.channel, o.lane, o.hour): o for o in total.computed} if self._keeps else {}
+        latest.update({(o.channel, o.lane, o.hour): o for o in done if not o.error and not o.changed})
+        total.computed = list(latest.values()) if self._keeps or latest else total.computed
         total.failed = [o for o in done if o.error]
         self._known = {q.path: q for q in (*plan.misplaced, *plan.known.values())}
         self._known.update({q.path: q for o in done for q in o.quarantined})
