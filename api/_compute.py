@@ -19,6 +19,7 @@ from tickstate.features.table import output_schema
 from tickstate.kernels.errors import TickstateError
 from tickstate.lake.arrow import int64_values
 from tickstate.lake.feed import TradeFeed
+from tickstate.lake.listing import Listing, Segment, normalize_quotes
 from tickstate.lake.names import HOUR, Lane, safe_name
 from tickstate.lake.schema import BRONZE, same_kind
 from tickstate.lake.stream import drop_duplicates, hash_text, sort_rows
@@ -57,10 +58,10 @@ def compute(
         raise TickstateError(f"unknown channel {channel!r}", expected=", ".join(BRONZE))
     chosen = as_config(config)
     selected = ((features,) if isinstance(features, str) else features) or chosen.features
-    tapes = dict(_lanes(trades, "trades")) if trades is not None else {}
+    tapes = dict(_lanes(trades, "trades", chosen)) if trades is not None else {}
     graph = _graph(channel, selected, chosen, Lane("memory", "memory"))
     parts = [_schema(graph).empty_table()]
-    for lane, rows in _lanes(table, channel):
+    for lane, rows in _lanes(table, channel, chosen):
         graph = _graph(channel, selected, chosen, lane)
         parts += _compute_lane(graph, lane, rows, tapes.get(chosen.trades_lane(lane)))
     return pa.concat_tables(parts)
@@ -95,7 +96,7 @@ def _compute_lane(graph: Graph, lane: Lane, table: pa.Table, trades: pa.Table | 
             else:
                 yield from _by_hour(sampler.add(found, rows.flag == 0), lane, counts)
     if sampler is not None and table.num_rows:
-        yield from _by_hour(sampler.finish((hour + 2) * HOUR), lane, counts)
+        yield from _by_hour(sampler.finish((hour + 2) * HOUR + settings.sample_reach_us), lane, counts)
 
 
 def _by_hour(tables: Iterable[pa.Table], lane: Lane, counts: Counter[int]) -> Iterator[pa.Table]:
@@ -121,8 +122,8 @@ def _in_order(table: pa.Table, channel: str) -> pa.Table:
     return RepeatedIds().drop(table) if channel == "trades" else drop_duplicates(table)
 
 
-def _lanes(table: pa.Table, channel: str) -> Iterator[tuple[Lane, pa.Table]]:
-    """The table by lane, contract columns only, canonical types."""
+def _lanes(table: pa.Table, channel: str, config: Config) -> Iterator[tuple[Lane, pa.Table]]:
+    """The table by lane, contract columns only, canonical types; quotes normalised where that is asked for."""
     contract = _contract(table, channel)
     names = [
         table.column(c).cast(pa.string()) if c in table.column_names else pa.repeat("memory", table.num_rows)
@@ -132,18 +133,31 @@ def _lanes(table: pa.Table, channel: str) -> Iterator[tuple[Lane, pa.Table]]:
     found = list(zip(pairs["exchange"].to_pylist(), pairs["symbol"].to_pylist(), strict=True))
     if any(value is None for pair in found for value in pair):
         raise TickstateError("exchange or symbol has nulls", where=channel, fix="fill or drop these rows first")
-    seen: dict[Lane, str] = {}
-    for exchange, symbol in sorted(found):
+    for lane, sources in _by_lane(sorted(found), channel, config).items():
+        parts = []
+        for exchange, symbol in sources:
+            rows = contract
+            if pairs.num_rows > 1:
+                rows = contract.filter(pc.and_(pc.equal(names[0], exchange), pc.equal(names[1], symbol)))
+            if channel == "trades":
+                rows = rows.append_column(SOURCE, pa.repeat(hash_text(symbol), rows.num_rows))
+            parts.append(rows)
+        yield lane, pa.concat_tables(parts)
+
+
+def _by_lane(pairs: Sequence[tuple[str, str]], channel: str, config: Config) -> dict[Lane, list[tuple[str, str]]]:
+    """Which exchange and symbol make up each lane, by the rules that a lake is listed by."""
+    listing = Listing(channel)
+    spelled: dict[Lane, tuple[str, str]] = {}
+    for exchange, symbol in pairs:
         lane = Lane(safe_name(exchange) or exchange, safe_name(symbol) or symbol)
-        name = f"{exchange}/{symbol}"
-        if seen.setdefault(lane, name) != name:
-            raise TickstateError(f"{seen[lane]!r} and {name!r} would both be {lane}", where=channel, fix="rename one")
-        rows = contract
-        if pairs.num_rows > 1:
-            rows = contract.filter(pc.and_(pc.equal(names[0], exchange), pc.equal(names[1], symbol)))
-        if channel == "trades":
-            rows = rows.append_column(SOURCE, pa.repeat(hash_text(symbol), rows.num_rows))
-        yield lane, rows
+        if spelled.setdefault(lane, (exchange, symbol)) != (exchange, symbol):
+            both = f"{'/'.join(spelled[lane])!r} and {exchange + '/' + symbol!r}"
+            raise TickstateError(f"{both} would both be {lane}", where=channel, fix="rename one")
+        listing.lanes[lane] = {0: [Segment(str(lane), channel, "", exchange, symbol, 0, 0)]}
+    if config.normalize_quotes:
+        listing = normalize_quotes(listing, config.prefer)
+    return {lane: [(s.exchange, s.symbol) for s in hours[0]] for lane, hours in sorted(listing.lanes.items())}
 
 
 def _contract(table: pa.Table, channel: str) -> pa.Table:

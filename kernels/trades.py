@@ -143,9 +143,16 @@ def fill_buckets(ring, carry, amount, buy_share, volume):
     buy, sell = carry["buy"] + buy_share * part, carry["sell"] + (1.0 - buy_share) * part
     push_buckets(ring, carry, abs(buy - sell), 1)
     left = max(0.0, left - part)
-    whole = math.floor(left / volume)
-    rest = left - whole * volume
-    push_buckets(ring, carry, abs(2.0 * buy_share - 1.0) * volume, np.int64(min(whole, 1e9)))
+    # the remainder of the amount, not a difference of large products: exact however many buckets it fills
+    rest = np.fmod(amount, volume) - part
+    while rest < 0.0:
+        rest += volume
+    if left < volume:
+        rest = left
+    if rest >= volume:
+        rest -= volume
+    whole = min(np.rint((left - rest) / volume), 1e9)
+    push_buckets(ring, carry, abs(2.0 * buy_share - 1.0) * volume, np.int64(whole))
     if rest >= full:
         push_buckets(ring, carry, abs(2.0 * buy_share - 1.0) * rest, 1)
         rest = 0.0

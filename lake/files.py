@@ -14,6 +14,9 @@ import xxhash
 TEMPORARY = ".tmp-"
 """Files of this prefix are unfinished: readers skip them, and the next writer of the place removes them."""
 
+_open: set[Path] = set()
+"""Temporary files that this process is writing now, in any of its threads."""
+
 hook: Callable[[str], None] | None = None
 """Called with the name of each step of a commit, for tests that end the process there."""
 
@@ -34,6 +37,7 @@ def replacing(path: Path, label: str) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
     temporary = path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{path.name}")
+    _open.add(temporary)
     try:
         step(f"{label}:begin")
         yield temporary
@@ -47,6 +51,8 @@ def replacing(path: Path, label: str) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        _open.discard(temporary)
 
 
 def write_bytes(path: Path, data: bytes, label: str) -> None:
@@ -60,7 +66,7 @@ def remove_leftovers(folder: Path) -> int:
     count = 0
     for path in folder.glob(f"{TEMPORARY}{_host()}-*"):
         pid = path.name.removeprefix(f"{TEMPORARY}{_host()}-").partition("-")[0]
-        if not _alive(pid):
+        if path not in _open and not _alive(pid):
             path.unlink(missing_ok=True)
             count += 1
     return count

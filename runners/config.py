@@ -10,6 +10,7 @@ from typing import Any
 
 from tickstate.features.base import FeatureError, Settings, near
 from tickstate.features.registry import Registry, default_registry
+from tickstate.lake.listing import canonical_symbol
 from tickstate.lake.names import Lane
 
 RUN = ("max_staleness", "depth", "sample", "fill_gaps")
@@ -48,7 +49,8 @@ class Config:
 
     def trades_lane(self, lane: Lane) -> Lane:
         """The lane whose trades a lane's order book is joined with."""
-        return Lane(lane.exchange, self.lanes.get(str(lane), {}).get("trades_symbol", lane.symbol))
+        symbol = self.lanes.get(str(lane), {}).get("trades_symbol", lane.symbol)
+        return Lane(lane.exchange, canonical_symbol(symbol) if self.normalize_quotes else symbol)
 
     def params_of(self, lane: Lane) -> dict[str, dict[str, Any]]:
         """Parameters by feature, tables keyed by ``"exchange/symbol"`` resolved for a lane."""

@@ -113,7 +113,9 @@ class Worker:
                 outcome = self._outcome(hour, changed=True)
             except Exception as error:  # this partition's fault: said in its outcome, and all else is done
                 text = str(error).strip().splitlines()
-                outcome = self._outcome(hour, error=f"{type(error).__name__}: {text[0] if text else ''}")
+                moved = isinstance(error, OSError) and self._has_changed(hour)
+                reason = "" if moved else f"{type(error).__name__}: {text[0] if text else ''}"
+                outcome = self._outcome(hour, error=reason, changed=moved)
             if outcome is None:
                 continue
             found.append(outcome)

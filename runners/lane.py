@@ -89,7 +89,8 @@ class LaneRun:
         elif self._feed is None and self.graph.joins:
             self._resume_feed(hour)
         if self.hour != hour:
-            self.counted, self.quality, self.hour = Counted(), self._new_quality(), hour
+            seen = self._fed is not None and self._fed >= begin - self.graph.total_lookback
+            self.counted, self.quality, self.hour = Counted(), self._new_quality(self._fed if seen else None), hour
         self._seen = self._files_of(hour)
         found, self.position = self.position or begin, None  # a failure from here on means a cold start
         return found
@@ -214,8 +215,8 @@ class LaneRun:
         segments = self.span.segments.get(self.span.channel, {}).get(hour, ())
         return sum(i.late for i in map(self.files.inspect, segments) if i is not None)
 
-    def _new_quality(self) -> Quality:
-        return Quality(self.span.channel, self.graph.settings, self.graph.joins)
+    def _new_quality(self, last_time: int | None = None) -> Quality:
+        return Quality(self.span.channel, self.graph.settings, self.graph.joins, last_time)
 
     def dump(self) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
         """All that is remembered, for ``lake.state``; None where it cannot be saved (a sampled lane)."""

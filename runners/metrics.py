@@ -26,6 +26,7 @@ class Metrics:
             raise FeatureError("--metrics-port needs prometheus-client", fix=fix) from None
         self._inner, self._stale_after, self._last_plan = inner, stale_after, time.monotonic()
         self.registry = CollectorRegistry()
+        self._now, self._held = 0, dict[tuple[str, Lane], int]()
 
         def counter(name: str, about: str, labels: tuple[str, ...] = ()) -> Counter:
             return Counter(f"tickstate_{name}", about, labels, registry=self.registry)
@@ -48,13 +49,10 @@ class Metrics:
             self._segments.labels(channel).set(sum(len(s) for lane in listing.lanes.values() for s in lane.values()))
         self._quarantined.set(len(plan.misplaced) + len(plan.known))
         if plan.clock is not None:
-            held: dict[tuple[str, Lane], int] = {}
+            self._now, self._held = plan.clock.now, {}
             for p in plan.partitions:
                 begin = p.hour * HOUR
-                held[p.channel, p.lane] = max(held.get((p.channel, p.lane), begin), p.held or begin)
-            for (channel, lane), until in held.items():
-                lag = max(0, plan.clock.now - until) / 1e6
-                self._lag.labels(channel, lane.exchange, lane.symbol).set(lag)
+                self._reaches(p.channel, p.lane, p.held or begin)
         self._inner.planned(plan)
 
     def compiling(self, kernels: int) -> None:
@@ -70,7 +68,14 @@ class Metrics:
             labels = outcome.channel, outcome.lane.exchange, outcome.lane.symbol
             self._rows.labels(*labels).set(outcome.counters.get("rows", 0))
             self._commit.set(time.time())
+            self._reaches(outcome.channel, outcome.lane, outcome.cutoff or (outcome.hour + 1) * HOUR)
         self._inner.finished(outcome)
+
+    def _reaches(self, channel: str, lane: Lane, until: int) -> None:
+        """A lane is in silver up to a time (us)."""
+        until = max(until, self._held.get((channel, lane), until))
+        self._held[channel, lane] = until
+        self._lag.labels(channel, lane.exchange, lane.symbol).set(max(0, self._now - until) / 1e6)
 
     def noticed(self, text: str) -> None:
         """Hand on."""

@@ -267,7 +267,10 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
     graphs: dict[tuple[str, ...], Graph] = {}
     hours = set(plan.listing(channel).lanes[lane])
     if channel == "orderbook" and config.settings_of(lane).sample:
-        hours |= {h + 1 for h in hours}  # the stamp decides the partition: the last interval ends in the next hour
+        # the stamp decides the partition: the last interval ends in the next hour, and gaps are filled beyond
+        hours |= {h + k for h in hours for k in range(1, 2 + config.settings_of(lane).sample_reach_us // HOUR)}
+    else:
+        hours |= _sampled_before(plan, channel, lane, hours)
     before, broken, last_record = None, False, None
     records = {h: read_commit(commit_path(selection.silver, channel, lane, h)) for h in hours}
     chained = sorted({c for r in records.values() if r is not None and r.chain for c in r.columns})
@@ -296,6 +299,13 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
             if record and not reasons:
                 plan.known.update({q.path: q for q in record.quarantined})
         before, last_record = hour, record
+
+
+def _sampled_before(plan: Plan, channel: str, lane: Lane, hours: set[int]) -> set[int]:
+    """Hours without bronze that hold the end of a sample which is no longer asked for: they become empty."""
+    after = {h + 1 for h in hours} - hours
+    records = {h: read_commit(commit_path(plan.selection.silver, channel, lane, h)) for h in after}
+    return {h for h, record in records.items() if record is not None and record.settings.get("sample")}
 
 
 _NOT_YET = -1

@@ -19,13 +19,13 @@ LATENCY_STEP = 500.0
 class Quality:
     """Counts over the rows of one partition, chunk by chunk.
 
-    Steps are between consecutive valid rows of the partition: those up to ``max_staleness`` are covered time, longer
-    ones are gaps. A covered step counts as alive where trades are alive at its later row.
+    Steps end in a valid row of the partition; the first one begins at the row before (``last_time``, us) as far as
+    the lookback shows it. Those up to ``max_staleness`` are covered time, longer ones are gaps. A covered step counts as alive where trades are alive at its later row.
     """
 
-    def __init__(self, channel: str, settings: Settings, alive: bool) -> None:
+    def __init__(self, channel: str, settings: Settings, alive: bool, last_time: int | None = None) -> None:
         self._channel, self._limit, self._with_trades = channel, settings.max_staleness_us, alive
-        self._last_time: int | None = None
+        self._last_time = last_time
         self._last_latency = np.nan
         self._covered, self._alive = 0, 0
         self._counts: Counter[str] = Counter()

@@ -1,0 +1,42 @@
+"""Settings of the whole suite: the hypothesis profile, and that no kernel was compiled for two signatures."""
+
+import os
+import sys
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+settings.register_profile(
+    "tickstate",
+    max_examples=20 if INTERPRETED else 100,  # kernels are then a hundred times slower; the run is for coverage
+    deadline=None,  # the first example compiles kernels
+    derandomize="CI" in os.environ or INTERPRETED,  # coverage does not hang on luck
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tickstate")
+
+
+def kernels_with_many_signatures():
+    """Names of the kernels of this process that were compiled more than once."""
+    jit = sys.modules.get("tickstate.kernels._jit")
+    if jit is None or jit.interpreted():
+        return []
+    return sorted(name for name, k in jit.ALL.items() if k.typed and k.signatures > 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session):
+    found = kernels_with_many_signatures()
+    if found:
+        session.config.stash[_FOUND] = found
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    for name in config.stash.get(_FOUND, ()):
+        terminalreporter.write_line(f"FAILED: kernel {name} was compiled for more than one signature", red=True)
+
+
+_FOUND = pytest.StashKey()

@@ -1,0 +1,77 @@
+"""What importing costs: nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "numba",
+    "llvmlite",
+    "numpy",
+    "pyarrow",
+    "click",
+    "rich",
+    "msgspec",
+    "xxhash",
+    "pandas",
+    "polars",
+    "distributed",
+)
+
+
+def loaded_by(code):
+    """The heavy packages that a fresh Python has loaded after some code."""
+    tail = f"\nimport sys, json\nsys.stderr.write(json.dumps([m for m in {HEAVY!r} if m in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code + tail], capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(done.stderr)
+
+
+def test_import_tickstate_loads_nothing():
+    assert loaded_by("import tickstate; tickstate.__all__; dir(tickstate)") == []
+
+
+def test_the_version_loads_nothing():
+    assert loaded_by("import tickstate; assert tickstate.__version__") == []
+
+
+HELP = """
+import sys
+sys.argv = ["features", *{arguments!r}]
+from tickstate.runners.cli import main
+try:
+    main()
+except SystemExit as done:
+    assert not done.code
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plan", "--help"], ["--version"]])
+def test_help_loads_click_alone(arguments):
+    assert loaded_by(HELP.format(arguments=arguments)) == ["click"]
+
+
+def test_importing_numba_waits_for_a_kernel():
+    """Plans, records and listings need none."""
+    assert "numba" not in loaded_by("import tickstate; tickstate.run; tickstate.scan; tickstate.default_registry()")
+
+
+def test_a_run_with_nothing_to_do_loads_no_numba(tmp_path):
+    import bronze
+
+    lake = bronze.tiny()
+    code = f"import tickstate; s = tickstate.run({str(lake)!r}); assert s.up_to_date == 8 and not s.computed"
+    assert "numba" not in loaded_by(code)
+
+
+def test_every_public_name_is_there():
+    import tickstate
+
+    assert set(tickstate.__all__) <= set(dir(tickstate))
+    for name in tickstate.__all__:
+        assert getattr(tickstate, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'ran'"):
+        _ = tickstate.ran

@@ -1,0 +1,444 @@
+"""The jit policy (kernels/_jit.py), held over the whole source tree."""
+
+import ast
+import importlib
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import conftest
+import lakes
+import numpy as np
+import pytest
+
+import tickstate
+from tickstate.kernels import _jit
+from tickstate.kernels._jit import Floats, Int, OutFloats, State, helper, kernel
+from tickstate.kernels.errors import TickstateError
+
+ROOT = Path(tickstate.__file__).resolve().parents[1]
+KERNELS = Path(_jit.__file__).resolve().parent
+FOLDERS = {path.name: path for path in [KERNELS, *(KERNELS.parent / n for n in ("features", "lake", "runners", "api"))]}
+SOURCES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
+MODULES = sorted(path.stem for path in KERNELS.glob("*.py") if path.stem not in ("__init__", "_jit"))
+
+for module in MODULES:
+    importlib.import_module(f"tickstate.kernels.{module}")
+ALL = {name: k for name, k in _jit.ALL.items() if name.startswith("tickstate.kernels.")}
+TYPED = {name: k for name, k in ALL.items() if k.typed}
+every_kernel = pytest.mark.parametrize("name", TYPED, ids=lambda name: name.removeprefix("tickstate.kernels."))
+
+
+def arguments(k):
+    """Names and types of a kernel's arguments."""
+    notes = inspect.get_annotations(k.function, eval_str=True)
+    return {name: kind for name, kind in notes.items() if name != "return"}
+
+
+def is_state(kind):
+    return kind.ndim == 1 and np.dtype(kind.dtype).names is not None
+
+
+# ---- the source tree
+
+
+def test_there_is_a_tree_to_walk():
+    assert {"structure", "window", "step", "book", "order"} <= set(MODULES)
+    assert len(SOURCES) > 40
+    assert len(TYPED) > 20
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_numba_is_named_in_one_place_alone(path):
+    """No other module imports numba, nor asks it for what would reorder a sum."""
+    tree, named = ast.parse(path.read_text()), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            named |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            named.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Call):
+            asked = {keyword.arg for keyword in node.keywords}
+            assert not asked & {"fastmath", "parallel"}, f"line {node.lineno}"
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            assert called not in ("njit", "jit", "vectorize", "guvectorize") or path == KERNELS / "_jit.py"
+            if called in ("import_module", "__import__"):
+                named |= {a.value.split(".")[0] for a in node.args if isinstance(a, ast.Constant)}
+    assert "numba" not in named or path == KERNELS / "_jit.py"
+
+
+def test_the_policy_is_the_one_written_down():
+    options = {
+        key.value: ast.unparse(value)
+        for node in ast.walk(ast.parse((KERNELS / "_jit.py").read_text()))
+        if isinstance(node, ast.Dict)
+        for key, value in zip(node.keys, node.values, strict=True)
+        if isinstance(key, ast.Constant)
+    }
+    assert options["nogil"] == "True"
+    assert options["error_model"] == "'numpy'"
+    assert not {"fastmath", "parallel"} & set(options)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_kernels_import_kernels_alone(module):
+    """Arrays in, arrays out: no I/O, no Arrow, no Feature."""
+    for node in ast.walk(ast.parse((KERNELS / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            assert {alias.name for alias in node.names} <= {"math", "numpy"}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module in ("__future__", "tickstate.kernels._jit", *(f"tickstate.kernels.{m}" for m in MODULES))
+
+
+@every_kernel
+def test_outputs_come_last_and_nothing_is_returned(name):
+    """Columns, start, state, parameters, outputs."""
+    kinds = list(arguments(TYPED[name]).values())
+    assert kinds[-1].writable and not is_state(kinds[-1])
+    while kinds and kinds[-1].writable and not is_state(kinds[-1]):
+        kinds.pop()
+    carried = [i for i, kind in enumerate(kinds) if kind.writable]
+    assert not carried or (is_state(kinds[carried[0]]) and carried == list(range(carried[0], carried[-1] + 1)))
+    tree = ast.parse(inspect.getsource(TYPED[name].function))
+    assert all(node.value is None for node in ast.walk(tree) if isinstance(node, ast.Return))
+    assert not any(isinstance(node, ast.Yield) for node in ast.walk(tree))
+
+
+@every_kernel
+def test_start_comes_after_the_columns(name):
+    names = [*arguments(TYPED[name])]
+    if "start" in names:
+        kinds = arguments(TYPED[name])
+        before = names[: names.index("start")]
+        assert before
+        assert all(kinds[n].ndim and not kinds[n].writable for n in before)
+        assert kinds["start"] == Int
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_kernel_says_what_it_does_and_fits_on_a_screen(name):
+    lines = inspect.getsource(ALL[name].function).splitlines()
+    assert ALL[name].__doc__
+    assert len(lines) <= 60
+
+
+# ---- arguments
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("writable", [True, False])
+def test_inputs_may_be_read_only_or_not(writable):
+    from tickstate.kernels.columns import latency
+    from tickstate.kernels.window import sum_windows
+
+    times, x, widths = np.arange(5, dtype=np.int64) * 1000, np.ones(5), np.array([8, 4000], np.int64)
+    for array in (times, x, widths):
+        array.flags.writeable = writable
+    out, ms = np.empty((2, 5)), np.empty(5)
+    sum_windows(times, x, 0, widths, 0, out)
+    latency(times, times, ms)
+    assert out.tolist() == [[1.0] * 5, [1.0, 2.0, 3.0, 4.0, 4.0]]
+    assert ms.tolist() == [0.0, -999.0, -1998.0, -2997.0, -3996.0]
+
+
+@pytest.mark.skipif(_jit.interpreted(), reason="plain Python takes any array")
+def test_another_type_is_an_error_and_no_second_signature():
+    from tickstate.kernels.columns import latency
+
+    times, out = np.arange(5, dtype=np.int64), np.empty(5)
+    latency(times, times, out)
+    assert latency.signatures == 1
+    with pytest.raises(TypeError, match="No matching definition"):
+        latency(times.astype(np.int32), times, out)
+    with pytest.raises(TypeError, match="No matching definition"):
+        latency(times[::2], times, out)
+    out.flags.writeable = False
+    with pytest.raises(TypeError, match="No matching definition"):
+        latency(times, times, out)
+    assert latency.signatures == 1
+
+
+@pytest.mark.kernels
+def test_an_argument_without_a_type_is_an_error_that_helps():
+    with pytest.raises(TypeError, match=r"bare: argument 'y' has no type; annotate it with one of .*Floats"):
+
+        @kernel
+        def bare(x: Floats, y, out: OutFloats) -> None:
+            """Nothing."""
+
+    with pytest.raises(TypeError, match="argument 'x' has no type"):
+
+        @kernel
+        def python_types(x: float, out: OutFloats) -> None:
+            """Nothing."""
+
+
+def test_the_count_of_signatures_would_be_seen(monkeypatch):
+    """conftest.py fails the session where a kernel has more than one."""
+    assert conftest.kernels_with_many_signatures() == []
+
+    class Leaking:
+        typed, signatures = True, 2
+
+    monkeypatch.setitem(_jit.ALL, "a.leaking", Leaking())
+    assert conftest.kernels_with_many_signatures() == ([] if _jit.interpreted() else ["a.leaking"])
+
+
+# ---- compiling, here even where the suite runs interpreted
+
+
+@pytest.fixture
+def compiling(monkeypatch, tmp_path):
+    """numba switched on, whatever the suite is run with, and a cache folder of its own."""
+    import numba
+
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "0")
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 0)
+    monkeypatch.setenv("TICKSTATE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(_jit, "ALL", {})
+    memories = [_jit.cache_folder, _jit.source_digest]
+    for memory in memories:
+        memory.cache_clear()
+    yield tmp_path / "cache"
+    for memory in memories:
+        memory.cache_clear()
+
+
+PACKAGE = {
+    "inner.py": "from tickstate.kernels._jit import helper\n\n\n@helper\ndef grow(x):\n    return x * FACTOR\n",
+    "outer.py": """
+        import numpy as np
+        from tickstate.kernels._jit import Floats, Int, OutFloats, State, kernel
+        from {package}.inner import grow
+
+        SUM = np.dtype([("total", "f8")])
+
+        @kernel
+        def grow_all(x: Floats, start: Int, state: State(SUM), out: OutFloats) -> None:
+            for i in range(start, x.shape[0]):
+                out[i - start] = grow(x[i])
+                state[0]["total"] += out[i - start]
+        """,
+}
+
+
+def write_package(folder, name, factor):
+    package = folder / name
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").touch()
+    (package / "inner.py").write_text(PACKAGE["inner.py"].replace("FACTOR", str(factor)))
+    (package / "outer.py").write_text(inspect.cleandoc(PACKAGE["outer.py"].replace("{package}", name)))
+    return package
+
+
+@pytest.mark.kernels
+def test_a_kernel_compiles_at_its_first_call_and_is_cached(compiling, tmp_path, monkeypatch):
+    write_package(tmp_path, "grown", 2.0)
+    monkeypatch.syspath_prepend(tmp_path)
+    grow_all = importlib.import_module("grown.outer").grow_all
+    assert (grow_all.signatures, grow_all.is_ready()) == (0, False)
+    told = []
+    _jit.prepare([grow_all], told.append)
+    _jit.prepare([grow_all], told.append)
+    assert told == [1]
+    assert (grow_all.signatures, grow_all.is_ready()) == (1, True)
+    state, out = np.zeros(1, [("total", "f8")]), np.empty(2)
+    grow_all(np.arange(3.0), 1, state, out)
+    assert out.tolist() == [2.0, 4.0]
+    assert state["total"].tolist() == [6.0]
+    again = _jit.Kernel(grow_all.function, typed=True)  # as another process would see it
+    assert again.is_ready()
+    assert again.signatures == 0
+    assert list(compiling.rglob("*.nbi"))
+
+
+@pytest.mark.kernels
+def test_without_a_cache_folder_it_compiles_all_the_same(compiling, monkeypatch):
+    monkeypatch.setattr(_jit, "cache_folder", lambda package: None)
+
+    @kernel
+    def triple(x: Floats, out: OutFloats) -> None:
+        for i in range(x.shape[0]):
+            out[i] = 3.0 * x[i]
+
+    assert not triple.is_ready()
+    _jit.prepare([triple])
+    out = np.empty(1)
+    triple(np.ones(1), out)
+    assert out.tolist() == [3.0]
+    assert not compiling.exists()
+
+
+def test_a_kernel_without_a_file_compiles_all_the_same(compiling):
+    names = {"__name__": "__main__"}
+    source = (
+        "@kernel\ndef half(x: Floats, out: OutFloats) -> None:\n    for i in range(x.shape[0]): out[i] = x[i] / 2\n"
+    )
+    exec(compile("from tickstate.kernels._jit import Floats, OutFloats, kernel\n" + source, "<stdin>", "exec"), names)
+    out = np.empty(1)
+    names["half"](np.ones(1), out)
+    assert out.tolist() == [0.5]
+
+
+@pytest.mark.kernels
+def test_interpreted_it_is_plain_python_with_ieee_results(monkeypatch):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+
+    @helper
+    def inverse(x):
+        return 1.0 / x
+
+    @kernel
+    def invert(x: Floats, out: OutFloats) -> None:
+        for i in range(x.shape[0]):
+            out[i] = inverse(x[i])
+
+    out = np.empty(3)
+    invert(np.array([2.0, 0.0, np.nan]), out)
+    np.testing.assert_array_equal(out, [0.5, np.inf, np.nan])
+    assert invert.is_ready()
+    assert not conftest.kernels_with_many_signatures()
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", False), ("0", False), ("1", True)])
+def test_interpreted(monkeypatch, value, expected):
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", value)
+    assert _jit.interpreted() == expected
+
+
+# ---- the cache folder
+
+
+def folder_of(package):
+    """What `cache_folder` says, without its memory."""
+    _jit.source_digest.cache_clear()
+    return _jit.cache_folder.__wrapped__(package)
+
+
+@pytest.mark.kernels
+def test_the_cache_folder_changes_with_every_file_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("TICKSTATE_CACHE_DIR", str(tmp_path / "cache"))
+    copy = tmp_path / "kernels"
+    shutil.copytree(KERNELS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    seen = [folder_of(copy)]
+    assert seen[0].parent == tmp_path / "cache"
+    assert folder_of(copy) == seen[0]
+    for path in sorted(copy.glob("*.py")):
+        path.write_text(path.read_text() + "# edited\n")
+        seen.append(folder_of(copy))
+    (copy / "new.py").touch()
+    (copy / "new.py").write_text("X = 1\n")
+    seen.append(folder_of(copy))
+    assert len(set(seen)) == len(seen)
+    (copy / "notes.txt").write_text("no source")
+    assert folder_of(copy) == seen[-1]
+
+
+@pytest.mark.kernels
+def test_the_cache_folder_is_the_users_by_default(tmp_path, monkeypatch):
+    import platformdirs
+
+    monkeypatch.delenv("TICKSTATE_CACHE_DIR", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / "home" / name)
+    assert folder_of(KERNELS).parent == tmp_path / "home" / "tickstate"
+
+
+@pytest.mark.kernels
+def test_an_unwritable_cache_folder_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("TICKSTATE_CACHE_DIR", str(tmp_path / "a file" / "below"))
+    (tmp_path / "a file").touch()
+    assert folder_of(KERNELS) is None  # it cannot be made
+    monkeypatch.setenv("TICKSTATE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert folder_of(KERNELS) is None  # it is there, but read-only
+
+
+RUN_PACKAGE = """
+import sys; sys.path.insert(0, sys.argv[1])
+import numpy as np
+from edited.outer import SUM, grow_all
+ready, out = grow_all.is_ready(), np.empty(1)
+grow_all(np.array([10.0]), 0, np.zeros(1, SUM), out)
+print(ready, out[0])
+"""
+
+
+@pytest.mark.slow
+def test_an_edit_of_a_helper_in_another_file_is_seen(tmp_path):
+    """numba's own cache would go on with the old one."""
+
+    def said():
+        env = os.environ | {"TICKSTATE_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "0"}
+        run = [sys.executable, "-c", RUN_PACKAGE, str(tmp_path)]
+        return subprocess.run(run, check=True, capture_output=True, text=True, env=env).stdout.split()
+
+    write_package(tmp_path, "edited", 2.0)
+    assert said() == ["False", "20.0"]
+    assert said() == ["True", "20.0"]
+    write_package(tmp_path, "edited", 3.5)
+    assert said() == ["False", "35.0"]
+
+
+# ---- compiled and interpreted
+
+
+COMPUTE = """
+import sys; sys.path.insert(0, sys.argv[1])
+import lakes, numpy as np
+found = {}
+for channel, lane in lakes.small_lanes().items():
+    graph = lakes.graph_of(channel, params=lakes.SMALL)
+    values = lakes.run_engine(graph, lane, cuts=(7, 31))
+    found |= {f"{channel}/{name}": column for name, column in values.items()}
+np.savez(sys.argv[2], **found)
+"""
+
+
+@pytest.mark.slow
+def test_compiled_and_interpreted_agree_bit_for_bit(tmp_path):
+    """Every feature of every channel: the coverage of the interpreted run speaks for the compiled one."""
+    found = {}
+    for disabled in "01":
+        path = tmp_path / f"{disabled}.npz"
+        env = os.environ | {"NUMBA_DISABLE_JIT": disabled}
+        run = [sys.executable, "-c", COMPUTE, str(Path(lakes.__file__).parent), str(path)]
+        subprocess.run(run, check=True, env=env)
+        with np.load(path) as arrays:
+            found[disabled] = dict(arrays)
+    lakes.assert_same_bits(found["0"], found["1"])
+    made = {
+        f"{c}/{n}" for c in ("orderbook", "trades", "ticker") for f in lakes.features_of(c).values() for n in f.names
+    }
+    assert set(found["0"]) == made
+    empty = [name for name, values in found["0"].items() if np.isnan(values).all()]
+    assert all("_L" in name or "_band_" in name or "/ret_" in name for name in empty), empty
+
+
+# ---- kernels/errors.py, which everything else imports
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ({}, "x = 3"),
+        ({"where": "[run]"}, "[run]: x = 3"),
+        ({"expected": "2"}, "x = 3; expected 2"),
+        ({"fix": "ask"}, "x = 3; ask"),
+        ({"where": "[run]", "expected": "2", "fix": "ask"}, "[run]: x = 3; expected 2; ask"),
+    ],
+)
+def test_errors_say_what_where_expected_and_what_to_do(parts, text):
+    error = TickstateError("x = 3", **parts)
+    assert str(error) == text
+    assert {name: getattr(error, name) for name in ("got", "where", "expected", "fix")} == (
+        {"got": "x = 3", "where": "", "expected": "", "fix": ""} | parts
+    )
+
+
+def test_state_is_a_type_of_one_row():
+    kind = State(np.dtype([("a", "i8")]))
+    assert (kind.ndim, kind.writable) == (1, True)

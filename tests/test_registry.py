@@ -1,0 +1,357 @@
+"""The registry and the graph: mistakes of plugins named at registration, order, selection, lookback."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import types
+
+import numpy as np
+import pytest
+
+from tickstate import Column, Feature, FeatureError, Lookback, Param, Registry, Settings, default_registry
+from tickstate.features.graph import build_graph
+from tickstate.kernels import step, window
+
+BOOK = ("capture_ts", "bid_price", "ask_price")
+SECOND = 1_000_000
+
+
+def feature(name="mine", *, column=None, bases=(Feature,), **declared):
+    """A feature class that breaks no rule, changed."""
+    column = column or f"{name}_value"
+    found = {
+        "name": name, "group": "test", "inputs": BOOK, "kernel": step.mid_steps,
+        "outputs": (Column(column, "quote", "a - b"),), "__doc__": "A feature of a test.",
+    }  # fmt: skip
+    return type(name.title() or "Nameless", bases, {**found, **declared})
+
+
+@pytest.fixture
+def registry():
+    return Registry()
+
+
+def test_a_feature_that_breaks_no_rule(registry):
+    made = feature()
+    assert registry.register(made, "package") is made
+    assert [(e.feature, e.package) for e in registry] == [(made, "package")]
+    assert registry.find("mine")[0].feature is made
+    assert registry.find("test") == registry.find("mine_value") == registry.find("mine")
+
+
+BROKEN = {
+    "no class": (lambda: "ofi", "subclass"),
+    "an instance": (lambda: feature().make(), "subclass"),
+    "not a feature": (lambda: type("Mine", (), {"name": "mine"}), "subclass"),
+    "no name": (lambda: feature(""), "name ''"),
+    "a name in capitals": (lambda: feature("Mine"), "name 'Mine'"),
+    "a name with a space": (lambda: feature("my feature", column="x"), "lower-case"),
+    "a name with a path": (lambda: feature("../x", column="x"), "lower-case"),
+    "an unknown channel": (lambda: feature(channel="orderbok"), "did you mean 'orderbook'"),
+    "no group": (lambda: feature(group=""), "declaration is missing"),
+    "no inputs": (lambda: feature(inputs=()), "declaration is missing"),
+    "version 0": (lambda: feature(version=0), "version 0"),
+    "a parameter without a doc": (lambda: feature(params={"h": Param(5, "")}), "parameter 'h'"),
+    "a bare parameter": (lambda: feature(params={"h": 5}), "parameter 'h'"),
+    "a column with a space": (lambda: feature(column="my column"), "column 'my column'"),
+    "a column with a path": (lambda: feature(column="../x"), "letters, digits and _"),
+    "a reserved column": (lambda: feature(column="row_id"), "column 'row_id' is reserved"),
+    "a partition column": (lambda: feature(column="hour"), "column 'hour' is reserved"),
+    "a column of bronze": (lambda: feature(column="bid_price"), "column 'bid_price' is reserved"),
+    "no unit": (lambda: feature(outputs=(Column("x", "", "a - b"),)), "lacks unit or formula"),
+    "no formula": (lambda: feature(outputs=(Column("x", "quote", ""),)), "lacks unit or formula"),
+    "an unknown dtype": (lambda: feature(outputs=(Column("x", "1", "f", dtype="float"),)), "dtype 'float'"),
+    "texts without categories": (lambda: feature(outputs=(Column("x", "1", "f", dtype="string"),)), "dtype 'string'"),
+    "categories of a double": (lambda: feature(outputs=(Column("x", "1", "f", categories=("a",)),)), "dtype 'double'"),
+    "a column twice": (lambda: feature(outputs=(Column("x", "1", "f"), Column("x", "1", "g"))), "'x'"),
+    "no columns": (lambda: feature(outputs=()), "column"),
+    "no kernel": (lambda: type("Mine", (Feature,), {"name": "mine", "group": "g", "inputs": BOOK,
+                                                    "outputs": (Column("x", "1", "f"),)}), "declaration is missing"),
+    "a default that does not fit": (
+        lambda: feature(params={"h": Param(0, "hours", minimum=1)}), "at least 1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_rule_is_named(registry, what):
+    make, says = BROKEN[what]
+    with pytest.raises(FeatureError) as caught:
+        registry.register(make(), "their-package")
+    assert says in str(caught.value)
+    assert list(registry) == [], "and it is not in"
+
+
+def test_the_plugin_and_its_package_are_named(registry):
+    with pytest.raises(FeatureError, match="plugin 'mine' of package 'their-package'"):
+        registry.register(feature(group=""), "their-package")
+
+
+def test_a_name_taken(registry):
+    registry.register(feature("mine", column="a"), "first")
+    with pytest.raises(FeatureError, match="name 'mine' is taken by package 'first'") as caught:
+        registry.register(feature("mine", column="b"), "second")
+    assert "'second'" in str(caught.value)
+    assert len(list(registry)) == 1
+
+
+def test_a_column_taken(registry):
+    registry.register(feature("mine", column="a"), "first")
+    with pytest.raises(FeatureError, match="column 'a' is already made by 'mine' of package 'first'"):
+        registry.register(feature("other", column="a"), "second")
+
+
+def test_built_in_columns_are_taken():
+    registry = Registry()
+    for entry in default_registry():
+        registry.register(entry.feature, entry.package)
+    with pytest.raises(FeatureError, match="column 'ofi' is already made by 'ofi' of package 'tickstate'"):
+        registry.register(feature("other", column="ofi"), "theirs")
+
+
+def test_find_suggests(registry):
+    registry.register(feature("alpha_beta"))
+    with pytest.raises(FeatureError, match="did you mean 'alpha_beta'"):
+        registry.find("alpha_bate")
+
+
+def test_an_unknown_input_is_named(registry):
+    registry.register(feature("one", column="micro_price"))
+    registry.register(feature("two", inputs=("capture_ts", "micro_prise")))
+    with pytest.raises(FeatureError, match=r"feature 'two'.*'micro_prise'.*did you mean 'micro_price'"):
+        build_graph("orderbook", ["two"], registry=registry)
+    assert build_graph("orderbook", ["one"], registry=registry).features, "the others are not touched"
+
+
+def test_a_cycle_is_shown(registry):
+    registry.register(feature("one", column="a", inputs=("c",)))
+    registry.register(feature("two", column="b", inputs=("a",)))
+    registry.register(feature("three", column="c", inputs=("b",)))
+    registry.register(feature("outside", column="d", inputs=("c",)))
+    with pytest.raises(FeatureError, match="one -> three -> two -> one"):
+        build_graph("orderbook", ["one"], registry=registry)
+    with pytest.raises(FeatureError, match="circle: three -> two -> one -> three"):
+        build_graph("orderbook", ["outside"], registry=registry)
+
+
+def test_a_feature_that_reads_itself(registry):
+    registry.register(feature("one", column="a", inputs=("a",)))
+    with pytest.raises(FeatureError, match="one -> one"):
+        build_graph("orderbook", ["one"], registry=registry)
+
+
+def chain(registry):
+    """mid -> step (1 step) -> window (60 s) -> mean (300 s)."""
+    registry.register(feature("mean", column="m", inputs=("capture_ts", "w"), looks_back=Lookback(seconds=300)))
+    registry.register(feature("window", column="w", inputs=("capture_ts", "s"), looks_back=Lookback(seconds=60)))
+    registry.register(feature("step", column="s", inputs=("mid",), looks_back=Lookback(steps=1)))
+    registry.register(feature("mid", column="mid"))
+    registry.register(feature("side", column="x", inputs=("mid",), looks_back=Lookback(seconds=500)))
+    return registry
+
+
+def test_inputs_come_before_what_reads_them(registry):
+    graph = build_graph("orderbook", ["mean"], registry=chain(registry))
+    assert [f.name for f in graph.features] == ["mid", "step", "window", "mean"]
+    assert [c.name for c in graph.columns] == ["m"], "inputs are computed, not written"
+
+
+@pytest.mark.parametrize(
+    ("selected", "staleness", "seconds"),
+    [
+        ("mid", 300.0, 0),
+        ("step", 300.0, 300),
+        ("window", 300.0, 60 + 300),
+        ("mean", 300.0, 300 + 60 + 300),
+        ("mean", 10.0, 300 + 60 + 10),
+        ("side", 300.0, 500),
+    ],
+)
+def test_lookback_adds_up(registry, selected, staleness, seconds):
+    graph = build_graph("orderbook", [selected], settings=Settings(max_staleness=staleness), registry=chain(registry))
+    assert graph.total_lookback == seconds * SECOND
+
+
+def test_the_longest_way_counts(registry):
+    chain(registry).register(feature("both", column="z", inputs=("m", "x"), looks_back=Lookback(steps=2)))
+    graph = build_graph("orderbook", ["both"], registry=registry)
+    assert graph.total_lookback == (2 * 300 + 300 + 60 + 300) * SECOND
+    names = {f.name: graph.lookback(f) // SECOND for f in graph.features}
+    assert names == {"mid": 0, "step": 300, "window": 360, "mean": 660, "side": 500, "both": 1260}
+
+
+def test_worked_lookbacks_of_built_ins():
+    """ofi_sum: windows up to 900 s on one step of at most 300 s."""
+    for name, seconds in (("mid_price", 0), ("ofi", 300), ("ofi_sum", 1200), ("mean_relative_spread", 900)):
+        graph = build_graph("orderbook", [name])
+        [found] = [f for f in graph.features if f.name == default_registry().find(name)[0].feature.name]
+        assert graph.lookback(found) == seconds * SECOND, name
+    longer = build_graph("orderbook", ["ofi_sum"], params={"ofi_sum": {"horizons": [5, 1800]}})
+    [found] = [f for f in longer.features if f.name == "ofi_sum"]
+    assert longer.lookback(found) == 2100 * SECOND
+
+
+def test_the_order_is_that_of_the_registry_where_it_may(registry):
+    chain(registry)
+    one = build_graph("orderbook", ["side", "mid", "mean"], registry=registry)
+    two = build_graph("orderbook", ["mean", "mid", "side"], registry=registry)
+    assert [f.name for f in one.features] == [f.name for f in two.features]
+    assert [c.name for c in one.columns] == [c.name for c in two.columns] == ["m", "mid", "x"] or one == two
+
+
+def test_plugins_take_part_only_when_selected(registry):
+    registry.register(feature("built", column="a"))
+    registry.register(feature("off", column="b", default=False))
+    registry.register(feature("plugin", column="c"), "theirs")
+    assert [c.name for c in build_graph("orderbook", registry=registry).columns] == ["a"]
+    for name, columns in (("plugin", ["c"]), ("off", ["b"]), ("b", ["b"]), ("test", ["a", "b", "c"])):
+        graph = build_graph("orderbook", [name], registry=registry)
+        assert [c.name for c in graph.columns] == columns
+
+
+def test_keys_are_always_there():
+    names = [c.name for c in build_graph("orderbook", ["spread"]).columns]
+    assert "book_history_s" in names
+    assert "spread" in names
+    assert "mid_price" not in names
+
+
+def test_a_kept_column_without_a_feature(registry):
+    registry.register(feature())
+    with pytest.raises(FeatureError, match="column 'gone' of an existing partition"):
+        build_graph("orderbook", ["mine"], keep=["gone"], registry=registry)
+
+
+class Horizons(Feature):
+    """A feature with parameters of every kind."""
+
+    name, group, inputs = "horizons", "test", BOOK
+    outputs = (Column("h", "1", "f"),)
+    kernel = window.sum_windows
+    params = {
+        "horizons": Param((5, 60), "windows", "s", minimum=1, ascending=True),
+        "decay": Param(2.0, "decay", above=0),
+        "count": Param(3, "number", minimum=1),
+        "kind": Param("a", "kind"),
+        "flag": Param(True, "switch"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"horizon": [5]}, "unknown parameter 'horizon'.*did you mean 'horizons'"),
+        ({"horizons": 5}, "a list"),
+        ({"horizons": []}, "a list"),
+        ({"horizons": [60, 5]}, "ascend"),
+        ({"horizons": [5, 5]}, "ascend"),
+        ({"horizons": [0, 5]}, "at least 1"),
+        ({"horizons": [5, "x"]}, "int"),
+        ({"horizons": [1.5]}, "int"),
+        ({"horizons": [True]}, "int"),
+        ({"horizons": [None]}, "int"),
+        ({"horizons": [float("inf")]}, "horizons"),
+        ({"horizons": [float("nan")]}, "horizons"),
+        ({"decay": 0}, "above 0"),
+        ({"decay": -1.0}, "above 0"),
+        ({"decay": "2"}, "float"),
+        ({"decay": float("nan")}, "decay"),
+        ({"count": 2.5}, "int"),
+        ({"count": True}, "int"),
+        ({"kind": 1}, "str"),
+        ({"flag": 1}, "bool"),
+    ],
+)
+def test_parameters_are_checked(given, says):
+    with pytest.raises(FeatureError, match=says) as caught:
+        Horizons.make(given=given)
+    assert "[features.horizons]" in str(caught.value)
+
+
+def test_parameters_become_the_type_of_their_default():
+    found = Horizons.make(given={"horizons": [1, 2.0], "decay": 3, "count": 4.0})
+    assert (found["horizons"], found["decay"], found["count"], found["kind"]) == ((1, 2), 3.0, 4, "a")
+    assert [type(found[k]) for k in ("decay", "count")] == [float, int]
+    assert all(type(h) is int for h in found["horizons"])
+    assert found == Horizons.make(given={"count": 4, "decay": 3.0, "horizons": (1, 2)})
+    assert hash(found) == hash(Horizons.make(given={"count": 4, "decay": 3.0, "horizons": (1, 2)}))
+    assert found != Horizons.make()
+
+
+@pytest.mark.parametrize(
+    "given", [{"max_staleness": 0}, {"max_staleness": -1}, {"max_staleness": 1e6}, {"depth": 0}, {"depth": 10**6}]
+)
+def test_settings_are_checked(given):
+    with pytest.raises(FeatureError, match=next(iter(given))):
+        Settings(**given)
+
+
+class Point:
+    """An entry point of a distribution that is not installed."""
+
+    def __init__(self, name, loaded, package):
+        self.name, self._loaded = name, loaded
+        self.value = f"{package}:{name}"
+        self.dist = types.SimpleNamespace(name=package)
+
+    def load(self):
+        if isinstance(self._loaded, Exception):
+            raise self._loaded
+        return self._loaded
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    """The default registry with entry points of ours."""
+    plain = importlib.metadata.entry_points
+
+    def use(*points):
+        def entry_points(**chosen):
+            return list(points) if chosen.get("group") == "tickstate.features" else plain(**chosen)
+
+        monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+        default_registry.cache_clear()
+        return default_registry()
+
+    yield use
+    monkeypatch.undo()
+    default_registry.cache_clear()
+
+
+def test_entry_points_are_loaded(plugins):
+    one, two, three = (feature(n) for n in ("one", "two", "three"))
+    registry = plugins(Point("z", [two, three], "b-package"), Point("y", one, "a-package"))
+    found = [(e.feature.name, e.package) for e in registry if e.package != "tickstate"]
+    assert found == [("one", "a-package"), ("two", "b-package"), ("three", "b-package")], "by package and name"
+    assert "one_value" not in {c.name for c in build_graph("orderbook").columns}
+    assert "one_value" in {c.name for c in build_graph("orderbook", ["one"]).columns}
+
+
+def test_a_plugin_that_breaks_a_rule_is_named(plugins):
+    with pytest.raises(FeatureError, match=r"package 'a-package'.*'ofi'"):
+        plugins(Point("x", feature("mine", column="ofi"), "a-package"))
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(plugins):
+    with pytest.raises(FeatureError, match="a-package"):
+        plugins(Point("x", ImportError("No module named 'theirs'"), "a-package"))
+
+
+def test_the_reference_of_a_feature_has_all_it_needs():
+    for entry in default_registry():
+        made = entry.feature.make()
+        assert entry.feature.__doc__, entry.feature.name
+        assert len(set(made.names)) == len(made.names)
+        for column in made.columns():
+            assert column.unit
+            assert column.formula
+            assert column.nulls
+
+
+def test_arguments_are_read_only_arrays():
+    class Windows(Horizons):
+        def arguments(self):
+            return (self["horizons"], (1.0, 2.0), 3)
+
+    ints, floats, number = Windows.make().call
+    assert (ints.dtype, floats.dtype, number) == (np.int64, np.float64, 3)
+    assert not ints.flags.writeable
