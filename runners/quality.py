@@ -20,7 +20,8 @@ class Quality:
     """Counts over the rows of one partition, chunk by chunk.
 
     Steps end in a valid row of the partition; the first one begins at the row before (``last_time``, us) as far as
-    the lookback shows it. Those up to ``max_staleness`` are covered time, longer ones are gaps. A covered step counts as alive where trades are alive at its later row.
+    the lookback shows it. Those up to ``max_staleness`` are covered time, longer ones are gaps. A covered step counts
+    as alive where trades are alive at its later row.
     """
 
     def __init__(self, channel: str, settings: Settings, alive: bool, last_time: int | None = None) -> None:
