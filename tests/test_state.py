@@ -139,8 +139,8 @@ def test_warm_reloaded_and_cold_give_equal_bits_for_every_feature(world, monkeyp
     kept.close()
     for lake in lakes.values():
         assert_clean(world, lake)
-    assert cost["memory"] < cost["cold"] / 2, "the state was worth something"
-    assert cost["disk"] < cost["cold"] / 2, "and the saved one too"
+    assert cost["memory"] < 0.6 * cost["cold"], "the state was worth something"
+    assert cost["disk"] < 0.6 * cost["cold"], "and the saved one too"
 
 
 def half(world, name):
@@ -190,7 +190,7 @@ def spoil(kind, path):
 
 
 REASONS = {
-    "truncated": "checksum|damaged", "flipped": "checksum", "empty": "version", "version": "version", "folder": "none",
+    "truncated": "damaged", "flipped": "damaged", "empty": "version", "version": "version", "folder": "none",
     "definition": "other features", "another lane's": "other features",
 }  # fmt: skip
 
