@@ -86,13 +86,9 @@ def quarantine_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
     return root / "_quarantine" / channel / lane.folder / f"{hour_folder(hour)}.json"
 
 
-def write_quarantine(path: Path, found: Iterable[Quarantined], whole: bool = True) -> None:
-    """Replace a quarantine list, or remove it where nothing is quarantined (any more).
-
-    Not ``whole``: the files were looked at in part, so that what the list has already stays.
-    """
-    known = {} if whole else {q.path: q for q in read_quarantine(path)}
-    found = sorted({**known, **{q.path: q for q in found}}.values())
+def write_quarantine(path: Path, found: Iterable[Quarantined]) -> None:
+    """Replace a quarantine list, or remove it where nothing is quarantined (any more)."""
+    found = sorted(found)
     if not found:
         path.unlink(missing_ok=True)
         return

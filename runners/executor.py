@@ -21,6 +21,7 @@ from tickstate.lake.commit import (
     quarantine_path,
     quarantined,
     read_commit,
+    read_quarantine,
     write_commit,
     write_quarantine,
 )  # fmt: skip
@@ -241,8 +242,10 @@ class Worker:
             for h in hours:
                 bad = [self.files.bad(s) for s in span.segments[channel][h]]
                 listed = [quarantined(b, span.bronze) for b in bad if b is not None]
-                whole = (channel, h) == (span.channel, hour)  # of other hours only a part is read
-                write_quarantine(quarantine_path(span.silver, channel, lane, h), listed, whole)
+                path = quarantine_path(span.silver, channel, lane, h)
+                held = [] if (channel, h) == (span.channel, hour) else read_quarantine(path)  # read in part only
+                still = [q for q in held if self.files.fingerprint(span.bronze / q.path) == q.fingerprint]
+                write_quarantine(path, {q.path: q for q in (*still, *listed)}.values())
                 found += listed
         return tuple(sorted(found))
 
