@@ -207,9 +207,8 @@ def _source(function: Callable[..., Any]) -> str:
 def _cache_of(function: Callable[..., Any]) -> Path | None:
     """The cache folder of a kernel: of its package, of its file alone where that is a script, none without a file."""
     source = Path(_source(function))
-    if not source.is_file():
-        return None
-    return cache_folder(source.parent if (source.parent / "__init__.py").exists() else source)
+    package = source.parent if (source.parent / "__init__.py").exists() else source
+    return cache_folder(package) if source.is_file() else None
 
 
 def _declare(new: Kernel) -> Kernel:

@@ -149,8 +149,7 @@ def fill_buckets(ring, carry, amount, buy_share, volume):
         rest += volume
     if left < volume:
         rest = left
-    if rest >= volume:
-        rest -= volume
+    rest = rest - volume if rest >= volume else rest  # a tiny negative plus V rounds to V
     whole = min(np.rint((left - rest) / volume), 1e9)
     push_buckets(ring, carry, abs(2.0 * buy_share - 1.0) * volume, np.int64(whole))
     if rest >= full:

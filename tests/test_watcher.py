@@ -405,6 +405,8 @@ def test_a_segment_that_vanishes_while_it_is_listed(live, monkeypatch):
     real, gone = os.scandir, []
 
     def scandir(folder):
+        if "bronze" not in str(folder):
+            return real(folder)  # pathlib asks too
         entries = list(real(folder))
         if any(e.name == path.name for e in entries) and not gone:
             gone.append(path.read_bytes())
