@@ -62,6 +62,12 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     """For each unbounded feature, the state it began and ended the hour with."""
 
 
+def broken_links(record: Commit, before: Commit) -> list[str]:
+    """Unbounded features of a partition that began elsewhere than where the partition before it ends."""
+    known = before.chain
+    return [name for name, link in record.chain.items() if name in known and link.began != known[name].ended]
+
+
 def commit_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
     """Where the record of a partition lies: beside the channels, out of the way of readers."""
     return root / "_commits" / channel / lane.folder / f"{hour_folder(hour)}.json"

@@ -17,6 +17,7 @@ from tickstate.lake.commit import (
     Commit,
     Link,
     Quarantined,
+    broken_links,
     commit_path,
     quarantine_path,
     quarantined,
@@ -208,8 +209,7 @@ class Worker:
     def _begins_right(self, hour: int, record: Commit) -> bool:
         """Whether the unbounded features of a partition began where the one before ends now."""
         before = self._record(self.span.before.get(hour))
-        known = before.chain if before is not None else {}
-        return all(n not in known or link.began == known[n].ended for n, link in record.chain.items())
+        return before is None or not broken_links(record, before)
 
     def _outcome(self, hour: int, **what: Any) -> Outcome:
         return Outcome(self.span.channel, self.span.lane, hour, **what)
@@ -298,7 +298,7 @@ class Worker:
         record, last = self._record(hour), self._record(self.span.before.get(hour))
         if record is None or last is None:
             return False
-        return all(n in last.chain and link.began == last.chain[n].ended for n, link in record.chain.items())
+        return record.chain.keys() <= last.chain.keys() and not broken_links(record, last)
 
 
 def _unpack(feature: Feature, text: str | None) -> tuple[np.ndarray, ...]:

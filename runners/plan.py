@@ -13,7 +13,7 @@ import numpy as np
 from tickstate.features.base import near
 from tickstate.features.graph import Graph, build_graph
 from tickstate.features.registry import default_registry
-from tickstate.lake.commit import FORMAT, Commit, Quarantined, commit_path, quarantined, read_commit
+from tickstate.lake.commit import FORMAT, Commit, Quarantined, broken_links, commit_path, quarantined, read_commit
 from tickstate.lake.digest import hour_digest
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, Segment, list_bronze, normalize_quotes
@@ -324,7 +324,7 @@ def _cutoff(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, recor
 def _chain_reasons(record: Commit | None, before: Commit | None) -> list[str]:
     if record is None or before is None:
         return []
-    broken = [n for n, link in record.chain.items() if n in before.chain and link.began != before.chain[n].ended]
+    broken = broken_links(record, before)
     return [f"{', '.join(broken)}: the partition before ends in another state"] if broken else []
 
 

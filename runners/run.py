@@ -129,7 +129,7 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
     began = time.monotonic()
     plan = make_plan(selection)
     observer.planned(plan)
-    summary = Summary(partitions=len(plan.partitions), up_to_date=len(plan.partitions) - len(plan.stale), plan=plan)
+    summary = Summary(partitions=len(plan.partitions), plan=plan)
     known = dict(plan.known)
     changed: list[Outcome] = []
 
