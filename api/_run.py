@@ -23,6 +23,9 @@ def run(
     *,
     bronze: Place = None,
     silver: Place = None,
+    gold: Place = None,
+    tier: Text = None,
+    bars: Text = None,
     runner: str = "batch",
     channel: Text = None,
     exchange: Text = None,
@@ -38,7 +41,9 @@ def run(
     """Compute what is missing or stale in a selection, and return what was done.
 
     Args:
-        lake: a folder with ``bronze`` and ``silver`` in it; or give both places by name.
+        lake: a folder with ``bronze``, ``silver`` and ``gold`` in it; or give the places by name.
+        tier: ``"silver"``, ``"gold"`` or both; default each whose place is given.
+        bars: kinds of bars, like ``["60s", "tick_1000"]``; default those of ``config``, or four lengths of time.
         runner: ``"batch"`` (a pool of ``workers`` processes) or ``"single"`` (this process).
         channel, exchange, symbol: one name or several; default all.
         start, end: hours, UTC, like ``"2024-08-08T23"``; ``end`` is exclusive.
@@ -56,14 +61,23 @@ def run(
 
     A script that uses worker processes needs the usual ``if __name__ == "__main__":`` around its call.
     """
-    if lake is not None:
-        bronze, silver = bronze or Path(lake) / "bronze", silver or Path(lake) / "silver"
-    if bronze is None or silver is None:
-        raise TickstateError("no place for bronze or silver", fix="give lake=, or both bronze= and silver=")
+    given = {"bronze": bronze, "silver": silver, "gold": gold}
+    places = {n: Path(p) if p is not None else Path(lake) / n if lake is not None else None for n, p in given.items()}
+    wanted = tuple(t for t in ("silver", "gold") if places[t] is not None) or ("silver",)
+    if places["bronze"] is None and places["gold"] is not None:
+        wanted = ("gold",)
+    tiers = _names(tier) or wanted
+    if set(tiers) - {"silver", "gold"}:
+        raise TickstateError(f"tier {tier!r}", expected="'silver' or 'gold'")
+    needed = {"silver": ("bronze", "silver"), "gold": ("silver", "gold")}
+    for name in (n for t in tiers for n in needed[t]):
+        if places[name] is None:
+            raise TickstateError(f"no place for {name}", fix=f"give lake=, or {name}=")
     if runner not in ("single", "batch"):
         raise TickstateError(f"runner {runner!r}", expected="'single' or 'batch'")
     selection = Selection(
-        bronze=Path(bronze), silver=Path(silver), channels=_names(channel) or (), exchanges=_names(exchange) or (),
+        bronze=places["bronze"] or Path("no-bronze"), silver=places["silver"], gold=places["gold"], tiers=tiers,
+        bars=_names(bars) or (), channels=_names(channel) or (), exchanges=_names(exchange) or (),
         symbols=_names(symbol) or (), start=parse_hour(start) if start else None, end=parse_hour(end) if end else None,
         features=_names(features), config=as_config(config),
     )  # fmt: skip

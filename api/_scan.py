@@ -11,8 +11,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from tickstate.lake.errors import LakeError
-from tickstate.lake.listing import list_bronze
-from tickstate.lake.names import hour_time, parse_hour
+from tickstate.lake.listing import list_channel
+from tickstate.lake.names import hour_time, is_daily, parse_hour
 
 
 def scan(
@@ -26,20 +26,23 @@ def scan(
 ) -> ds.Dataset:
     """Open a channel of a tier (``lake/silver``, ``lake/bronze``), lane and time range chosen; nothing is read yet.
 
+    Of ``lake/gold`` a channel is named with its kind, ``"trades_bars/60s"``; times choose bars by their start.
+
     ``start`` (inclusive) and ``end`` (exclusive) are datetimes or hours like ``"2024-08-08T23"``, UTC. Files come in
     the order of lane and time, rows in each by ``row_id``; use ``.to_table()``, ``.scanner()``, ``.head()``, or hand
     it to polars or DuckDB. Raises ``LakeError`` where there is nothing.
 
     (pandas needs ``partitioning=None`` to read these files itself, since the partition columns are in the data too.)
     """
-    listing = list_bronze(Path(root), channel)
+    listing = list_channel(Path(root), channel)
     first, last = _hour(start), _hour(end)
+    clock, length = ("bar_start", 24) if is_daily(channel) else ("capture_ts", 1)
     files = [
         s.path
         for lane in sorted(listing.lanes)
         if exchange in (None, lane.exchange) and symbol in (None, lane.symbol)
         for hour in sorted(listing.lanes[lane])
-        if (first is None or hour >= first) and (last is None or hour <= last)
+        if (first is None or hour + length > first) and (last is None or hour <= last)
         for s in listing.lanes[lane][hour]
     ]
     if not files:
@@ -55,7 +58,7 @@ def scan(
     for bound, keep in ((start, "from"), (end, "before")):
         if bound is not None:
             time = _time(bound)
-            one = ds.field("capture_ts") >= time if keep == "from" else ds.field("capture_ts") < time
+            one = ds.field(clock) >= time if keep == "from" else ds.field(clock) < time
             condition = one if condition is None else condition & one
     return dataset if condition is None else dataset.filter(condition)
 

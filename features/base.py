@@ -58,6 +58,9 @@ SOURCES: Mapping[str, Mapping[str, str]] = {
 }
 """The arrays that features of a channel may read, one row a valid row of bronze."""
 
+BARS = {f"{channel}_bars": channel for channel in SOURCES}
+"""Channels of gold, each with the channel of silver whose columns its features read."""
+
 DTYPES = ("double", "int64", "int8", "bool", "string")
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from tickstate.features.base import DTYPES, SOURCES, Column, Feature, FeatureError, Param, Settings, near
+from tickstate.features.base import BARS, DTYPES, SOURCES, Column, Feature, FeatureError, Param, Settings, near
 
 GROUP = "tickstate.features"
 BUILT_IN = "tickstate"
@@ -22,6 +22,8 @@ RESERVED = (
     "exchange", "symbol", "year", "month", "day", "hour",
     "capture_ts", "timestamp", "nonce", "row_id", "book_flag", "latency_ms",
     "trade_id", "side", "price", "amount", "sample_ts", "snapshot_count", "data_staleness_ms",
+    "bar_id", "bar_start", "bar_end", "bar_duration_sec", "known_at", "bar_reason", "threshold", "complete",
+    "first_ts", "last_ts", "first_trade_id", "last_trade_id", "trade_count", "tick_count",
 )  # fmt: skip
 """Columns that every partition has and no feature may make."""
 
@@ -48,7 +50,7 @@ class Registry:
         where = f"plugin {getattr(feature, 'name', feature)!r} of package {package!r}"
         self._check_declarations(feature, where)
         instance = feature.make(Settings())
-        if not instance.names or len(set(instance.names)) != len(instance.names):
+        if len(set(instance.names)) != len(instance.names) or not (instance.names or _is_rule(feature)):
             raise FeatureError(f"columns {list(instance.names)}", where=where, expected="one or more, each once")
         for column in instance.columns():
             self._check_column(column, feature, where)
@@ -82,8 +84,10 @@ class Registry:
             raise FeatureError(f"{feature!r}", where=where, expected="a subclass of tickstate.Feature")
         if not _NAME.fullmatch(feature.name):
             raise FeatureError(f"name {feature.name!r}", where=where, expected="lower-case letters, digits and _")
-        if feature.channel not in SOURCES:
-            raise FeatureError(f"channel {feature.channel!r}", where=where, fix=near(feature.channel, SOURCES))
+        if feature.channel not in SOURCES and feature.channel not in BARS:
+            raise FeatureError(
+                f"channel {feature.channel!r}", where=where, fix=near(feature.channel, [*SOURCES, *BARS])
+            )
         taken = self._entries.get((feature.channel, feature.name))
         if taken is not None:
             raise FeatureError(f"name {feature.name!r} is taken by package {taken.package!r}", where=where)
@@ -102,7 +106,7 @@ class Registry:
             raise FeatureError(f"column {column.name!r} lacks unit or formula", where=where)
         if column.dtype not in DTYPES or (column.dtype == "string") != bool(column.categories):
             raise FeatureError(f"column {column.name!r}: dtype {column.dtype!r}", where=where, expected=str(DTYPES))
-        if column.name in RESERVED or column.name in SOURCES[feature.channel]:
+        if column.name in RESERVED or column.name in SOURCES.get(feature.channel, ()):
             raise FeatureError(f"column {column.name!r} is reserved", where=where, fix="choose another name")
         other = self._makers.get((feature.channel, column.name))
         if other is not None:
@@ -112,15 +116,22 @@ class Registry:
             )  # fmt: skip
 
 
+def _is_rule(feature: type[Feature]) -> bool:
+    """A kind of bars: it makes no columns of its own."""
+    from tickstate.features.bars import BarRule
+
+    return issubclass(feature, BarRule)
+
+
 @cache
 def default_registry() -> Registry:
     """The built-in features, then those of installed packages."""
     from importlib.metadata import entry_points
 
-    from tickstate.features import ewma, flow, regime, structure, tape, trades
+    from tickstate.features import bars, ewma, flow, regime, structure, tape, trades
 
     registry = Registry()
-    built_in = (structure, flow, trades, regime, ewma, tape)
+    built_in = (structure, flow, trades, regime, ewma, tape, bars)
     for feature in (f for module in built_in for f in module.FEATURES):
         registry.register(feature)
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name)):

@@ -2,10 +2,18 @@
 
 import math
 
-from tickstate.kernels._jit import Block, Floats, Int, Ints, helper, kernel
+import numpy as np
+
+from tickstate.kernels._jit import Block, Floats, Int, Ints, State, helper, kernel
+from tickstate.kernels.bars import UNKNOWN, add_exactly
 from tickstate.kernels.step import has_previous
 
 DAY = 86_400_000_000
+TOTALS_STATE = np.dtype([
+    ("trades", "i8"), ("prints", "i8"), ("amount", "f8"), ("amountlow", "f8"), ("quote", "f8"), ("quotelow", "f8"),
+    ("timestamp", "i8"), ("side", "f8"),
+])  # fmt: skip
+"""Counts and exactly rounded sums over the trades of an hour, and the last print's timestamp and side."""
 
 
 @kernel
@@ -58,3 +66,22 @@ def quote_values(
         out[3, o] = math.nan
         if is_volume(bid_volume[i]) and is_volume(ask_volume[i]) and bid_volume[i] + ask_volume[i] > 0.0:
             out[3, o] = (bid_volume[i] - ask_volume[i]) / (bid_volume[i] + ask_volume[i])
+
+
+@kernel
+def tape_totals(
+    timestamp: Ints, side: Floats, amount: Floats, quote: Floats, state: State(TOTALS_STATE)
+) -> None:  # fmt: skip
+    """Number of trades and of prints (as bars see them), sums of amount and notional."""
+    s = state[0]
+    trades, prints, last_time, last_side = s["trades"], s["prints"], s["timestamp"], s["side"]
+    total, total_low, notional, notional_low = s["amount"], s["amountlow"], s["quote"], s["quotelow"]
+    for i in range(timestamp.shape[0]):
+        alike = last_side == side[i] or (math.isnan(last_side) and math.isnan(side[i]))
+        if trades == 0 or not alike or timestamp[i] != last_time or last_time == UNKNOWN:
+            prints += 1
+        trades, last_time, last_side = trades + 1, timestamp[i], side[i]
+        total, total_low = add_exactly(total, total_low, amount[i])
+        notional, notional_low = add_exactly(notional, notional_low, quote[i])
+    s["trades"], s["prints"], s["timestamp"], s["side"] = trades, prints, last_time, last_side
+    s["amount"], s["amountlow"], s["quote"], s["quotelow"] = total, total_low, notional, notional_low

@@ -11,9 +11,9 @@ import msgspec
 from tickstate.lake.digest import fingerprint
 from tickstate.lake.errors import BadFile
 from tickstate.lake.files import write_bytes
-from tickstate.lake.names import Lane, hour_folder
+from tickstate.lake.names import Lane, time_folder
 
-FORMAT = 1
+FORMAT = 2
 """Of records, and of what decides rows beside features (order, flags, keys). Raised when one of them changes."""
 
 
@@ -44,7 +44,9 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     cutoff: int | None = None
     """Rows are those before this capture_ts (us); None: the hour was complete."""
     inputs: dict[str, dict[str, str]]
-    """Digest of each lane-hour read, by channel and hour; lookback hours included, hours without bronze left out."""
+    """Digest of each lane-hour read, by channel and hour; lookback hours included, hours without bronze left out.
+
+    Of a day of bars: the content hash of each hour of silver."""
     settings: dict[str, Any]
     features: dict[str, dict[str, Any]]
     """Version and parameters of every feature computed."""
@@ -58,6 +60,8 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
     """Hash of these bytes; another library version may encode the same content in others."""
     quarantined: list[Quarantined] = []
+    totals: dict[str, float] = {}
+    """Of the trades: number, prints, amount, notional; thresholds of bars are derived from them."""
     chain: dict[str, Link] = {}
     """For each unbounded feature, the state it began and ended the hour with."""
 
@@ -70,7 +74,7 @@ def broken_links(record: Commit, before: Commit) -> list[str]:
 
 def commit_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
     """Where the record of a partition lies: beside the channels, out of the way of readers."""
-    return root / "_commits" / channel / lane.folder / f"{hour_folder(hour)}.json"
+    return root / "_commits" / channel / lane.folder / f"{time_folder(channel, hour)}.json"
 
 
 def read_commit(path: Path) -> Commit | None:
@@ -89,7 +93,7 @@ def write_commit(path: Path, commit: Commit) -> None:
 
 def quarantine_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
     """Where the list of a lane-hour's quarantined files lies."""
-    return root / "_quarantine" / channel / lane.folder / f"{hour_folder(hour)}.json"
+    return root / "_quarantine" / channel / lane.folder / f"{time_folder(channel, hour)}.json"
 
 
 def write_quarantine(path: Path, found: Iterable[Quarantined]) -> None:

@@ -1,4 +1,4 @@
-"""What bronze holds: one walk over the folders, no file opened."""
+"""What a channel of a tier holds: one walk over the folders, no file opened."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tickstate.lake.errors import BadFile, LakeError
-from tickstate.lake.names import Lane, hour_name, parse_folder, safe_name
+from tickstate.lake.names import Lane, parse_folder, partition_columns, safe_name, time_name
 
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """One bronze file. ``relative`` (to the channel's folder) orders segments and is the last tie-break of rows."""
+    """One file of a channel. ``relative`` (to the channel's folder) orders segments and is rows' last tie-break."""
 
     relative: str
     channel: str
@@ -44,18 +44,20 @@ class Listing:
         return self.lanes.get(lane, {}).get(hour, [])
 
 
-def list_bronze(root: Path, channel: str) -> Listing:
-    """Walk ``root/channel``. Hidden files, and names that begin with ``_``, are somebody's work in progress."""
-    found = Listing(channel)
+def list_channel(root: Path, channel: str) -> Listing:
+    """Walk ``root/channel`` of any tier. Hidden files, and names that begin with ``_``, are work in progress."""
+    found, columns = Listing(channel), partition_columns(channel)
     spelled: dict[Lane, tuple[str, str]] = {}
     for relative, path, stat in sorted(_parquet_files(root / channel, ""), key=lambda f: f[0]):
         if stat is None:
             found.misplaced.append(BadFile(f"{channel}/{relative}", "unreadable", "no regular file"))
             continue
         parts = relative.split("/")
-        parsed = parse_folder(parts[:-1])
+        parsed = parse_folder(parts[:-1], columns)
         if parsed is None:
-            found.misplaced.append(BadFile(f"{channel}/{relative}", "bad_path", "no hive path of the six columns"))
+            found.misplaced.append(
+                BadFile(f"{channel}/{relative}", "bad_path", f"no hive path of {', '.join(columns)}")
+            )
             continue
         exchange, symbol, hour = parsed
         safe = safe_name(exchange), safe_name(symbol)
@@ -67,7 +69,7 @@ def list_bronze(root: Path, channel: str) -> Listing:
         if spelled.setdefault(lane, (exchange, symbol)) != (exchange, symbol):
             raise LakeError(
                 f"{'/'.join(spelled[lane])!r} and {exchange + '/' + symbol!r} would both be written as {lane}",
-                where=f"{channel}/{relative} ({hour_name(hour)})", fix="rename one of them in bronze",
+                where=f"{channel}/{relative} ({time_name(channel, hour)})", fix="rename one of them in bronze",
             )  # fmt: skip
         segment = Segment(relative, channel, path, exchange, symbol, hour, stat.st_size, stat.st_mtime_ns)
         found.lanes.setdefault(lane, {}).setdefault(hour, []).append(segment)

@@ -16,7 +16,22 @@ HOUR = 3_600_000_000
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PARTITION_COLUMNS = ("exchange", "symbol", "year", "month", "day", "hour")
+DAY_COLUMNS = PARTITION_COLUMNS[:-1]
 PART = "part-0.parquet"
+
+
+def is_daily(channel: str) -> bool:
+    """Whether a partition is a day: bars, whose channel is named with their kind.
+
+    >>> is_daily("trades_bars/60s"), is_daily("trades")
+    (True, False)
+    """
+    return "/" in channel
+
+
+def partition_columns(channel: str) -> tuple[str, ...]:
+    """The columns that name a partition of a channel."""
+    return DAY_COLUMNS if is_daily(channel) else PARTITION_COLUMNS
 
 
 def safe_name(raw: str) -> str | None:
@@ -71,30 +86,40 @@ def parse_hour(text: str) -> int:
     raise LakeError(f"{text!r} is no hour", expected="UTC, like 2024-08-08T23 or 2024-08-08")
 
 
-def hour_folder(hour: int) -> str:
-    """``year=2024/month=8/day=8/hour=23``."""
+def time_name(channel: str, hour: int) -> str:
+    """A partition's time, for people: its hour or, of bars, its day.
+
+    >>> time_name("trades", 478752), time_name("trades_bars/60s", 478752)
+    ('2024-08-13T00', '2024-08-13')
+    """
+    return hour_name(hour)[:10] if is_daily(channel) else hour_name(hour)
+
+
+def time_folder(channel: str, hour: int) -> str:
+    """``year=2024/month=8/day=8/hour=23``; bars have no hour."""
     t = hour_time(hour)
-    return f"year={t.year}/month={t.month}/day={t.day}/hour={t.hour}"
+    day = f"year={t.year}/month={t.month}/day={t.day}"
+    return day if is_daily(channel) else f"{day}/hour={t.hour}"
 
 
 def partition_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
-    """Where a silver partition lies; raises ``LakeError`` were it to leave the lake."""
+    """Where a partition of silver or gold lies; raises ``LakeError`` were it to leave the lake."""
     for value in (lane.exchange, lane.symbol):
         if safe_name(value) != value:
             raise LakeError(f"{value!r} is no safe partition value", expected=f"a match of {_SAFE.pattern}")
-    return root / channel / lane.folder / hour_folder(hour) / PART
+    return root / channel / lane.folder / time_folder(channel, hour) / PART
 
 
-def parse_folder(parts: list[str]) -> tuple[str, str, int] | None:
-    """(exchange, symbol, hour) of the six folder names of a hive path, padded or not; None if they are not.
+def parse_folder(parts: list[str], columns: tuple[str, ...] = PARTITION_COLUMNS) -> tuple[str, str, int] | None:
+    """(exchange, symbol, hour) of the folder names of a hive path, padded or not; None if they are not.
 
     >>> parse_folder(["exchange=a", "symbol=BTC%2FUSD", "year=1970", "month=01", "day=1", "hour=02"])
     ('a', 'BTC/USD', 2)
     """
-    if len(parts) != len(PARTITION_COLUMNS):
+    if len(parts) != len(columns):
         return None
     values = []
-    for part, column in zip(parts, PARTITION_COLUMNS, strict=True):
+    for part, column in zip(parts, columns, strict=True):
         key, eq, value = part.partition("=")
         if key != column or not eq or not value:
             return None

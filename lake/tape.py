@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tickstate.kernels import order
+from tickstate.kernels.bars import UNKNOWN
 from tickstate.lake.arrow import int64_values, one_chunk, plain
 
 REPEAT_WINDOW = 300_000_000
@@ -29,26 +30,50 @@ class TapeRows:
 
 def trade_rows(table: pa.Table, contract_size: float = 1.0, inverse: bool = False) -> TapeRows:
     """Trades; valid are those whose price and amount are finite and above 0. Notional by the lane facts."""
-    price, amount = _floats(table, "price"), _floats(table, "amount")
+    price, amount = floats(table, "price"), floats(table, "amount")
     valid = _positive(price) & _positive(amount)
-    names = one_chunk(table.column("side"))
-    side = np.full(table.num_rows, np.nan)
-    for text, sign in (("buy", 1.0), ("sell", -1.0)):
-        side[plain(pc.fill_null(pc.equal(names, text), False))] = sign
-    arrays = {"capture_ts": int64_values(table, "capture_ts"), "price": price, "amount": amount, "side": side}
+    arrays = {"capture_ts": int64_values(table, "capture_ts"), "price": price, "amount": amount}
+    arrays["side"] = side_signs(table)
     if not valid.all():
         arrays = {name: values[valid] for name, values in arrays.items()}
     with np.errstate(over="ignore"):  # an overflow is infinite, and infinite becomes null
         lots = arrays["amount"] * contract_size
         arrays["quote"] = lots if inverse else arrays["price"] * arrays["amount"] * contract_size
-        arrays["base"] = lots / arrays["price"] if inverse else lots
+        arrays["base"] = base_of(arrays["price"], arrays["amount"], contract_size, inverse)
     return TapeRows(table, (~valid).astype(np.uint8), arrays)
+
+
+def base_of(price: np.ndarray, amount: np.ndarray, contract_size: float, inverse: bool) -> np.ndarray:
+    """What trades are worth in the base currency, by the lane facts."""
+    lots = amount * contract_size
+    return lots / price if inverse else lots
+
+
+def timestamps(rows: TapeRows) -> np.ndarray:
+    """The exchange's times (ms) of the valid rows, ``UNKNOWN`` where null."""
+    found = filled_timestamps(rows.table)
+    return found if not rows.flag.any() else found[rows.flag == 0]
+
+
+def filled_timestamps(table: pa.Table) -> np.ndarray:
+    """The column ``timestamp`` (ms), ``UNKNOWN`` where null."""
+    array = one_chunk(table.column("timestamp"))
+    return plain(pc.fill_null(array, UNKNOWN) if array.null_count else array)
+
+
+def side_signs(table: pa.Table) -> np.ndarray:
+    """The column ``side`` as +1 buy, -1 sell, NaN unknown."""
+    names = one_chunk(table.column("side"))
+    side = np.full(table.num_rows, np.nan)
+    for text, sign in (("buy", 1.0), ("sell", -1.0)):
+        side[plain(pc.fill_null(pc.equal(names, text), False))] = sign
+    return side
 
 
 def quote_rows(table: pa.Table) -> TapeRows:
     """Tickers; valid are those with both sides finite, above 0, and bid < ask."""
     names = ("bid", "ask", "bid_volume", "ask_volume")
-    arrays = {name: _floats(table, name) for name in names}
+    arrays = {name: floats(table, name) for name in names}
     with np.errstate(invalid="ignore"):
         valid = _positive(arrays["bid"]) & _positive(arrays["ask"]) & (arrays["bid"] < arrays["ask"])
     arrays["capture_ts"] = int64_values(table, "capture_ts")
@@ -99,7 +124,8 @@ class RepeatedIds:
         return table.filter(pa.array(mask))
 
 
-def _floats(table: pa.Table, name: str) -> np.ndarray:
+def floats(table: pa.Table, name: str) -> np.ndarray:
+    """A column of doubles, NaN where null."""
     array = one_chunk(table.column(name))
     return plain(pc.fill_null(array, float("nan")) if array.null_count else array)
 

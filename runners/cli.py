@@ -39,11 +39,17 @@ def features() -> None:
 
 
 _PLACES = (
-    click.option("--lake", type=click.Path(path_type=Path), help="DIR with bronze/ and silver/ in it."),
+    click.option("--lake", type=click.Path(path_type=Path), help="DIR with bronze/, silver/ and gold/ in it."),
     click.option("--bronze", type=click.Path(path_type=Path), help="Where the raw data is."),
     click.option("--silver", type=click.Path(path_type=Path), help="Where features are written."),
+    click.option("--gold", type=click.Path(path_type=Path), help="Where bars are written."),
 )
 _CHOICE = (
+    click.option(
+        "--tier", multiple=True, type=click.Choice(["silver", "gold"]), help="Default: each whose place is given."
+    ),
+    click.option("--bars", metavar="KIND,...", help="Like 60s,tick_1000,volume_auto; default: 60s,300s,900s,3600s."),
+    click.option("--fill-empty", is_flag=True, help="Time bars: a flat bar for each interval without a row."),
     click.option("--channel", multiple=True, help="Channel of bronze; default: every one there is."),
     click.option("--feature", multiple=True, help="Feature, group or column; default: every built-in that is on."),
     click.option("--exchange", multiple=True, help="Only these exchanges."),
@@ -125,29 +131,35 @@ def parity(left: Path | None, right: Path | None, as_json: bool, **chosen: Any) 
     if left is not None and right is not None:
         found = {f"{left} | {right}": compare_lakes(left, right)}
     else:
-        chosen["silver"] = chosen["silver"] or Path("unused")  # each runner writes to a folder of its own
+        for name in ("silver", *(["gold"] if chosen["bars"] else [])):
+            chosen[name] = chosen[name] or Path("unused")  # each runner writes to a folder of its own
         found = compare_runners(_selection(chosen), lambda name: click.echo(f"running {name}", err=True))
     click.echo(report.parity_text(found, as_json))
     return 1 if any(c.differ for columns in found.values() for c in columns) else 0
 
 
 @features.command()
-@click.option("--lake", type=click.Path(path_type=Path), help="DIR with bronze/ and silver/ in it.")
+@click.option("--lake", type=click.Path(path_type=Path), help="DIR with bronze/, silver/ and gold/ in it.")
 @click.option("--bronze", type=click.Path(path_type=Path), help="Check this bronze.")
 @click.option("--silver", type=click.Path(path_type=Path), help="Check this silver.")
+@click.option("--gold", type=click.Path(path_type=Path), help="Check this gold.")
 @click.option("--prune", is_flag=True, help="Remove partitions whose bronze is gone (with --bronze and --silver).")
 @_JSON
-def validate(lake: Path | None, bronze: Path | None, silver: Path | None, prune: bool, as_json: bool) -> int:
+def validate(
+    lake: Path | None, bronze: Path | None, silver: Path | None, gold: Path | None, prune: bool, as_json: bool
+) -> int:
     """The partition contract: paths, order, schema, checksums, records, coverage. Exit code 1 on any breach."""
     from tickstate.runners import report
     from tickstate.runners.validation import validate_lake
 
     bronze, silver = bronze or (lake and lake / "bronze"), silver or (lake and lake / "silver")
-    if bronze is None and silver is None:
-        raise click.UsageError("nothing to check: give --bronze DIR, --silver DIR or --lake DIR")
+    if gold is None and lake is not None and (lake / "gold").is_dir():
+        gold = lake / "gold"
+    if bronze is None and silver is None and gold is None:
+        raise click.UsageError("nothing to check: give --bronze DIR, --silver DIR, --gold DIR or --lake DIR")
     if prune and (bronze is None or silver is None):
         raise click.UsageError("--prune needs both --bronze and --silver")
-    found = validate_lake(bronze, silver, prune)
+    found = validate_lake(bronze, silver, gold, prune)
     click.echo(report.validation_text(found, as_json))
     return 1 if found.findings else 0
 
@@ -194,9 +206,9 @@ def _watch(selection: Any, observer: Any, chosen: dict[str, Any], as_json: bool)
 
 def _show_plan(selection: Any, as_json: bool) -> int:
     from tickstate.runners import report
-    from tickstate.runners.plan import make_plan
+    from tickstate.runners.run import plan_tiers
 
-    click.echo(report.plan_text(make_plan(selection), as_json))
+    click.echo(report.plan_text(plan_tiers(selection), as_json))
     return 0
 
 
@@ -205,16 +217,28 @@ def _selection(chosen: dict[str, Any]) -> Any:
     from tickstate.runners.config import load_config
     from tickstate.runners.plan import Selection
 
-    lake = chosen["lake"]
-    bronze, silver = chosen["bronze"] or (lake and lake / "bronze"), chosen["silver"] or (lake and lake / "silver")
-    if bronze is None or silver is None:
-        missing = "--bronze" if bronze is None else "--silver"
-        raise click.UsageError(f"no place for {missing[2:]}: give {missing} DIR, or --lake DIR (or --demo to try it)")
+    lake, tiers = chosen["lake"], chosen["tier"]
+    places = {name: chosen[name] or (lake and lake / name) for name in ("bronze", "silver", "gold")}
+    if not tiers:
+        tiers = tuple(
+            t for t in ("silver", "gold") if places[t] and (t == "gold" or places["bronze"] or not places["gold"])
+        )
+        tiers = tiers or ("silver",)
+    needed = {"silver": ("bronze", "silver"), "gold": ("silver", "gold")}
+    for name in (n for tier in tiers for n in needed[tier]):
+        if places[name] is None:
+            raise click.UsageError(f"no place for {name}: give --{name} DIR, or --lake DIR (or --demo to try it)")
+    bars = tuple(dict.fromkeys(b.strip() for b in (chosen["bars"] or "").split(",") if b.strip()))
+    if (bars or chosen["fill_empty"]) and "gold" not in tiers:
+        raise click.UsageError("bars are gold: give --gold DIR, or --lake DIR")
+    assign = [*chosen["assign"], *(["time_bars.fill_empty=true"] if chosen["fill_empty"] else [])]
     return Selection(
-        bronze=bronze, silver=silver, channels=chosen["channel"], exchanges=chosen["exchange"],
+        bronze=places["bronze"] or Path("no-bronze"), silver=places["silver"], gold=places["gold"],
+        tiers=tiers, bars=bars,
+        channels=chosen["channel"], exchanges=chosen["exchange"],
         symbols=chosen["symbol"], start=parse_hour(chosen["start"]) if chosen["start"] else None,
         end=parse_hour(chosen["end"]) if chosen["end"] else None, features=chosen["feature"] or None,
-        config=load_config(chosen["config"], chosen["assign"]),
+        config=load_config(chosen["config"], assign),
     )  # fmt: skip
 
 

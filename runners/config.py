@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tickstate.features.barengine import check_kind
 from tickstate.features.base import FeatureError, Settings, near
 from tickstate.features.registry import Registry, default_registry
 from tickstate.lake.listing import canonical_symbol
@@ -31,6 +32,11 @@ class Config:
     def features(self) -> tuple[str, ...] | None:
         """The selection, or None for the default one."""
         return tuple(self.run["features"]) if "features" in self.run else None
+
+    @property
+    def bars(self) -> tuple[str, ...]:
+        """The kinds of bars, empty for the default ones."""
+        return tuple(self.run.get("bars", ()))
 
     @property
     def normalize_quotes(self) -> bool:
@@ -104,7 +110,7 @@ def make_config(data: Mapping[str, Any], where: str = "config", registry: Regist
     return config
 
 
-RUN_KEYS = (*RUN, "features", "normalize_quotes", "prefer")
+RUN_KEYS = (*RUN, "features", "bars", "normalize_quotes", "prefer")
 
 
 def _run_value(key: str, value: Any, where: str, registry: Registry) -> Any:
@@ -117,6 +123,9 @@ def _run_value(key: str, value: Any, where: str, registry: Registry) -> Any:
     if key == "features":
         for name in value:
             registry.find(name)
+    if key == "bars":
+        for name in value:
+            check_kind(name, registry)
     return tuple(value)
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import Timeout
 
 from tickstate.features.base import Feature
 from tickstate.lake.commit import (
@@ -28,57 +26,38 @@ from tickstate.lake.commit import (
 )  # fmt: skip
 from tickstate.lake.digest import fingerprint
 from tickstate.lake.errors import BadFile, LakeError
-from tickstate.lake.names import HOUR, Lane, hour_name, partition_path
+from tickstate.lake.names import HOUR, hour_name, partition_path
 from tickstate.lake.segment import Files, is_unchanged
 from tickstate.lake.state import BadState, load_state, save_state, state_path
 from tickstate.lake.write import read_rows, read_schema, writing
+from tickstate.runners.bars import GoldWorker
+from tickstate.runners.gold import DaySpan
 from tickstate.runners.lane import LaneRun
-from tickstate.runners.locks import partition_lock
-from tickstate.runners.plan import Span, plain, settings_of
+from tickstate.runners.plan import Span, settings_of
+from tickstate.runners.reasons import plain
+from tickstate.runners.worker import Changed, Outcome, Worker
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one partition."""
-
-    channel: str
-    lane: Lane
-    hour: int
-    error: str = ""
-    """Empty: written and committed, unless ``changed``."""
-    busy: bool = False
-    """Another runner is at it."""
-    changed: bool = False
-    """Bronze changed while it was read: nothing was written, plan again."""
-    counters: dict[str, int] = field(default_factory=dict)
-    quarantined: tuple[Quarantined, ...] = ()
-    cutoff: int | None = None
-    """The hour is open: rows before this time (us)."""
-    dropped_state: str = ""
-    """Why a saved state was not used and the lane started from its lookback."""
-
-    def __str__(self) -> str:
-        return f"{self.channel} {self.lane} {hour_name(self.hour)}"
-
-
-class _Changed(Exception):  # noqa: N818 - not an error: the plan is out of date
-    pass
-
-
-def execute(span: Span, report: Callable[[Outcome], None] | None = None) -> list[Outcome]:
+def execute(span: Span | DaySpan, report: Callable[[Outcome], None] | None = None) -> list[Outcome]:
     """Compute the partitions of a span in order; a failed one does not stop the next."""
-    with closing(Worker(span, Files())) as worker:
+    with closing(worker_for(span, Files())) as worker:
         found = worker.run(report)
         if span.newest:
             worker.save()
     return found
 
 
-class Worker:
-    """Computes and commits the partitions of one lane. The watcher keeps one a lane; a span's lives as long as it."""
+def worker_for(span: Span | DaySpan, files: Files, patience: float = -1) -> Worker:
+    """What does the work of a span: hours of silver or days of gold."""
+    return SilverWorker(span, files, patience) if isinstance(span, Span) else GoldWorker(span, files, patience)
+
+
+class SilverWorker(Worker):
+    """Computes and commits the partitions of one lane of silver."""
 
     def __init__(self, span: Span, files: Files, patience: float = -1) -> None:
-        self.span, self.files, self._patience = span, files, patience
+        super().__init__(span, files, patience)
+        self.span: Span
         self.lane = LaneRun(span, files)
         self._dropped = ""
         self._load()
@@ -88,42 +67,24 @@ class Worker:
         self.span = span
         self.lane.update(span)
 
+    def fits(self, span: Span) -> bool:
+        """Whether a plan is of the features that this one computes."""
+        return self.lane.graph.columns == span.graph.columns
+
     def close(self) -> None:
         """End threads."""
         self.lane.close()
 
-    def run(
-        self, report: Callable[[Outcome], None] | None = None, stopped: Callable[[], bool] = lambda: False
-    ) -> list[Outcome]:
-        """All partitions of the span, in order, until ``stopped``."""
-        found: list[Outcome] = []
-        for hour in self.span.hours:
-            if stopped():
-                break
-            if found and found[-1].error and self.lane.graph.unbounded:
-                error = "not tried: the partition before it in its chain failed"
-                found.append(self._outcome(hour, error=error))
-                if report is not None:
-                    report(found[-1])
-                continue
-            try:
-                with partition_lock(self.span, hour, self._patience):
-                    outcome = None if self._is_done(hour) else self._partition(hour)
-            except Timeout:
-                outcome = self._outcome(hour, busy=True)
-            except _Changed:
-                outcome = self._outcome(hour, changed=True)
-            except Exception as error:  # this partition's fault: said in its outcome, and all else is done
-                text = str(error).strip().splitlines()
-                moved = isinstance(error, OSError) and self._has_changed(hour)
-                reason = "" if moved else f"{type(error).__name__}: {text[0] if text else ''}"
-                outcome = self._outcome(hour, error=reason, changed=moved)
-            if outcome is None:
-                continue
-            found.append(outcome)
-            if report is not None:
-                report(outcome)
-        return found
+    def _make(self, hour: int) -> list[Outcome]:
+        if self._is_done(hour):
+            return []
+        outcome = self._partition(hour)
+        return [] if outcome is None else [outcome]
+
+    def _blocked(self, found: list[Outcome]) -> str:
+        if found and found[-1].error and self.lane.graph.unbounded:
+            return "not tried: the partition before it in its chain failed"
+        return ""
 
     def save(self) -> None:
         """Save the state the lane stands at, beside the output. A disk that is full costs the cache, no more."""
@@ -176,20 +137,21 @@ class Worker:
                 writer.write(table)
             content = writer.close()
             if self._has_changed(hour):
-                raise _Changed
+                raise Changed
         counters = {"rows": lane.counted.rows, "duplicates": lane.counted.duplicates}
         counters.update(out_of_order=lane.out_of_order(hour), **lane.quality.counters())
         found = self._quarantine(hour)
         chain = {name: Link(began[name], ended) for name, ended in self._chain_state().items()}
         record = self._new_record(
             hour, counters=counters, content=content, size=path.stat().st_size, file=fingerprint(path),
-            quarantined=list(found), chain=chain,
+            quarantined=list(found), chain=chain, totals=lane.quality.totals(),
         )  # fmt: skip
         write_commit(commit_path(span.silver, span.channel, span.lane, hour), record)
         dropped, self._dropped = self._dropped, ""
-        return self._outcome(
-            hour, counters=counters, quarantined=found, cutoff=span.cutoffs.get(hour), dropped_state=dropped
-        )
+        return Outcome(
+            span.channel, span.lane, hour, counters=counters, quarantined=found, cutoff=span.cutoffs.get(hour),
+            dropped_state=dropped,
+        )  # fmt: skip
 
     def _is_done(self, hour: int) -> bool:
         """Whether another runner has made the partition, or went further, since the plan was made."""
@@ -203,16 +165,16 @@ class Worker:
             return False
         if not self._begins_right(hour, record):
             return False
-        made = {name: getattr(record, name) for name in ("counters", "content", "size", "file", "quarantined", "chain")}
+        made = {
+            name: getattr(record, name)
+            for name in ("counters", "content", "size", "file", "quarantined", "chain", "totals")
+        }
         return self._new_record(hour, **made) == record
 
     def _begins_right(self, hour: int, record: Commit) -> bool:
         """Whether the unbounded features of a partition began where the one before ends now."""
         before = self._record(self.span.before.get(hour))
         return before is None or not broken_links(record, before)
-
-    def _outcome(self, hour: int, **what: Any) -> Outcome:
-        return Outcome(self.span.channel, self.span.lane, hour, **what)
 
     def _holds_until(self, hour: int, since: int, schema: pa.Schema) -> bool:
         """Whether the partition on disk is the open one that the lane stands behind."""

@@ -32,8 +32,9 @@ from tickstate.lake.stream import Counted, read_hour
 from tickstate.lake.tape import REPEAT_WINDOW, RepeatedIds, TapeRows
 from tickstate.runners.ahead import read_ahead
 from tickstate.runners.assemble import partition_table, push_joined, rows_of, sampled_table
-from tickstate.runners.plan import Span, inputs_of, plain, rows_since, settings_of, trades_since
+from tickstate.runners.plan import Span, inputs_of, rows_since, settings_of, trades_since
 from tickstate.runners.quality import Quality
+from tickstate.runners.reasons import plain
 
 
 class LaneRun:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import xxhash
 from filelock import FileLock
-
-from tickstate.runners.plan import Span
 
 SHARDS = 256
 """Lock files of a tier: a partition takes one by its hash, so that years of hours leave no litter of locks."""
 
 
 @contextmanager
-def partition_lock(span: Span, hour: int, timeout: float = -1) -> Iterator[bool]:
-    """Hold a partition; yields whether it had to be waited for. ``filelock.Timeout`` after ``timeout`` seconds."""
-    shard = xxhash.xxh3_64_intdigest(f"{span.channel}/{span.lane}/{hour}".encode()) % SHARDS
-    path = span.silver / "_locks" / f"{shard:03d}.lock"
+def partition_lock(root: Path, name: str, timeout: float = -1) -> Iterator[bool]:
+    """Hold a partition of the tier ``root``; yields whether it had to be waited for.
+
+    Raises ``filelock.Timeout`` after ``timeout`` seconds.
+    """
+    shard = xxhash.xxh3_64_intdigest(name.encode()) % SHARDS
+    path = root / "_locks" / f"{shard:03d}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, waited = FileLock(path), False
     try:

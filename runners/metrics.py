@@ -10,9 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tickstate.features.base import FeatureError
 from tickstate.lake.names import HOUR, Lane
-from tickstate.runners.executor import Outcome
-from tickstate.runners.plan import Plan
-from tickstate.runners.run import Observer
+from tickstate.runners.run import AnyPlan, Observer
+from tickstate.runners.worker import Outcome
 
 
 class Metrics:
@@ -42,7 +41,7 @@ class Metrics:
         self._lag = gauge("lag_seconds", "now less the time up to which a lane is in silver", lane)
         self._commit = gauge("last_commit_timestamp_seconds", "when a partition was last committed")
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: AnyPlan) -> None:
         """Count what the listing holds, and how far each lane is behind the clock."""
         self._last_plan = time.monotonic()
         for channel, listing in plan.listings.items():

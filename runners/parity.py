@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from tickstate.features.table import PASSED
 from tickstate.lake.arrow import one_chunk, plain
 from tickstate.lake.errors import LakeError
-from tickstate.lake.listing import Segment, list_bronze
+from tickstate.lake.listing import Segment, list_channel
 from tickstate.lake.names import hour_name
 from tickstate.lake.segment import Files
 from tickstate.runners.plan import Plan, Selection, make_plan
@@ -104,7 +104,7 @@ def _end(files: Files, segment: Segment) -> int:
 
 
 def _partitions(root: Path, channel: str) -> dict[str, Path]:
-    listing = list_bronze(root, channel)
+    listing = list_channel(root, channel)
     return {
         f"{lane} {hour_name(hour)}": Path(segments[0].path)
         for lane, hours in listing.lanes.items()

@@ -6,21 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from tickstate.features.base import near
 from tickstate.features.graph import Graph, build_graph
 from tickstate.features.registry import default_registry
-from tickstate.lake.commit import FORMAT, Commit, Quarantined, broken_links, commit_path, quarantined, read_commit
+from tickstate.lake.commit import Commit, Quarantined, broken_links, commit_path, quarantined, read_commit
 from tickstate.lake.digest import hour_digest
 from tickstate.lake.errors import LakeError
-from tickstate.lake.listing import Listing, Segment, list_bronze, normalize_quotes
-from tickstate.lake.names import HOUR, Lane, hour_name, partition_path
+from tickstate.lake.listing import Listing, Segment, list_channel, normalize_quotes
+from tickstate.lake.names import HOUR, Lane, hour_name, partition_path, time_name
 from tickstate.lake.schema import BRONZE
 from tickstate.lake.segment import Files
 from tickstate.lake.tape import REPEAT_WINDOW
+from tickstate.runners import reasons
 from tickstate.runners.config import Config
 
 
@@ -30,6 +31,11 @@ class Selection:
 
     bronze: Path
     silver: Path
+    gold: Path | None = None
+    tiers: tuple[str, ...] = ("silver", "gold")
+    """Of these, gold is made where it has a place."""
+    bars: tuple[str, ...] = ()
+    """Kinds of bars; empty: those of the configuration, or the default ones and those that gold has."""
     channels: tuple[str, ...] = ()
     exchanges: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
@@ -97,6 +103,16 @@ class Span:
     newest: bool = False
     """Whether the last hour is the lane's last one, so that its state is worth saving."""
 
+    @property
+    def root(self) -> Path:
+        """The tier that is written."""
+        return self.silver
+
+    @property
+    def writes(self) -> str:
+        """The channel that is written."""
+        return self.channel
+
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)}  # not the graph: names and paths only
 
@@ -140,7 +156,7 @@ class Planned:
         return bool(self.reasons) or self.conditional
 
     def __str__(self) -> str:
-        return f"{self.channel} {self.lane} {hour_name(self.hour)}"
+        return f"{self.channel} {self.lane} {time_name(self.channel, self.hour)}"
 
 
 @dataclass(frozen=True)
@@ -165,6 +181,9 @@ class Plan:
     """Files that partitions which are up to date were made without, by path."""
     listings: dict[str, Listing] = field(default_factory=dict)
     digests: dict[tuple[Segment, ...], str] = field(default_factory=dict)
+    source: ClassVar[str] = "bronze"
+    failed: ClassVar[tuple[()]] = ()
+    notices: ClassVar[tuple[()]] = ()
 
     @property
     def stale(self) -> list[Planned]:
@@ -234,7 +253,7 @@ class Plan:
     def listing(self, channel: str) -> Listing:
         """What bronze holds of a channel; walked once a plan."""
         if channel not in self.listings:
-            found = list_bronze(self.selection.bronze, channel)
+            found = list_channel(self.selection.bronze, channel)
             self.misplaced += [quarantined(bad, self.selection.bronze) for bad in found.misplaced]
             config = self.selection.config
             self.listings[channel] = normalize_quotes(found, config.prefer) if config.normalize_quotes else found
@@ -254,7 +273,7 @@ def make_plan(selection: Selection, files: Files | None = None, clock: Clock | N
         _check_names("symbol", selection.symbols, {lane.symbol for lane in lanes}, selection)
     for channel in channels:
         for lane in sorted(plan.listing(channel).lanes):
-            if _chosen(lane, selection):
+            if is_chosen(lane, selection):
                 _plan_lane(plan, channel, lane)
     if not plan.partitions and not plan.misplaced and clock is None:
         raise LakeError("no bronze hour fits the selection", where=str(selection.bronze), fix="see --start, --end")
@@ -287,16 +306,16 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
         )
         cutoff = _cutoff(plan, channel, lane, hour, graph, record)
         if chosen and cutoff != _NOT_YET:
-            reasons = tuple(_reasons(plan, channel, lane, hour, graph, record, cutoff))
-            if graph.unbounded and not reasons:
-                reasons = tuple(_chain_reasons(record, last_record))
+            why = tuple(_reasons(plan, channel, lane, hour, graph, record, cutoff))
+            if graph.unbounded and not why:
+                why = tuple(_chain_reasons(record, last_record))
             columns = tuple(c.name for c in graph.columns)
-            conditional = graph.unbounded and broken and not reasons
+            conditional = graph.unbounded and broken and not why
             link = before if graph.unbounded else None
             held = None if record is None else record.cutoff or (hour + 1) * HOUR
-            plan.partitions.append(Planned(channel, lane, hour, reasons, columns, cutoff, link, held, conditional))
-            broken = broken or bool(reasons)
-            if record and not reasons:
+            plan.partitions.append(Planned(channel, lane, hour, why, columns, cutoff, link, held, conditional))
+            broken = broken or bool(why)
+            if record and not why:
                 plan.known.update({q.path: q for q in record.quarantined})
         before, last_record = hour, record
 
@@ -332,34 +351,24 @@ def _reasons(
     plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit | None, cutoff: int | None
 ) -> list[str]:
     """Why a partition is stale, in words for ``features plan``."""
-    path = partition_path(plan.selection.silver, channel, lane, hour)
-    size = path.stat().st_size if path.exists() else None
-    if record is None:
-        return ["no output yet" if size is None else "no commit record"]
-    if size is None:
-        return ["output missing"]
-    found = []
-    if size != record.size:
-        found.append(f"output has {size} bytes, the record says {record.size}")
-    elif not is_recorded(plan.files, path, commit_path(plan.selection.silver, channel, lane, hour), record):
-        found.append("output is not the one that was recorded")
-    if record.format != FORMAT:
-        found.append(f"written by format {record.format}, now {FORMAT}")
-    found += _input_reasons(plan, channel, lane, hour, graph, record)
-    found += _definition_reasons(graph, settings_of(graph, lane, plan.selection.config), record)
+    silver = plan.selection.silver
+    path, beside = partition_path(silver, channel, lane, hour), commit_path(silver, channel, lane, hour)
+    found = reasons.output_reasons(plan.files, path, beside, record)
+    if record is None or not path.exists():
+        return found
+    inputs = {
+        c: {hour_name(h): d for h in hours if (d := plan.digest(channel, lane, c, h))}
+        for c, hours in inputs_of(graph, hour).of(channel).items()
+    }
+    found += reasons.input_reasons("bronze", inputs, record, hour_name(hour))
+    settings = settings_of(graph, lane, plan.selection.config)
+    found += reasons.definition_reasons(graph.definition(), settings, [c.name for c in graph.columns], record)
     for q in record.quarantined:
         if plan.files.fingerprint(plan.selection.bronze / q.path) != q.fingerprint:
             found.append(f"quarantined file changed: {q.path}")
     if record.cutoff is not None and not found:
         found += _growth_reasons(plan, channel, lane, hour, record.cutoff, cutoff)
     return found
-
-
-def is_recorded(files: Files, path: Path, beside: Path, record: Commit) -> bool:
-    """Whether an output is the one its record speaks of. One that is older than its record is; else its bytes say."""
-    if path.stat().st_mtime_ns <= beside.stat().st_mtime_ns:
-        return True  # the record is written last: nobody has replaced the output since
-    return files.fingerprint(path) == record.file
 
 
 def _growth_reasons(plan: Plan, channel: str, lane: Lane, hour: int, held: int, cutoff: int | None) -> list[str]:
@@ -371,43 +380,6 @@ def _growth_reasons(plan: Plan, channel: str, lane: Lane, hour: int, held: int, 
         if known is not None and known.rows and known.high >= held and known.low < cutoff:
             return [f"rows up to {np.datetime64(cutoff, 'us')} are complete"] if cutoff > held else []
     return []
-
-
-def _input_reasons(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit) -> list[str]:
-    found = []
-    for source, hours in inputs_of(graph, hour).of(channel).items():
-        now = {hour_name(h): d for h in hours if (d := plan.digest(channel, lane, source, h))}
-        before = record.inputs.get(source, {})
-        for name in sorted(now.keys() | before.keys()):
-            what = f"bronze {source} {name}{'' if name == hour_name(hour) else ' (lookback)'}"
-            if name not in before:
-                found.append(f"{what} is new")
-            elif name not in now:
-                found.append(f"{what} is gone or no longer read")
-            elif now[name] != before[name]:
-                found.append(f"{what} changed")
-    return found
-
-
-def _definition_reasons(graph: Graph, settings: dict[str, Any], record: Commit) -> list[str]:
-    found = []
-    for key in sorted(settings.keys() | record.settings.keys()):
-        if settings.get(key) != record.settings.get(key):
-            found.append(f"setting {key} was {record.settings.get(key)}, is {settings.get(key)}")
-    now, before = plain(graph.definition()), record.features
-    for name in sorted(now.keys() | before.keys()):
-        if name not in before:
-            found.append(f"feature {name} is new")
-        elif name not in now:
-            found.append(f"feature {name} is no longer computed")
-        elif now[name]["version"] != before[name]["version"]:
-            found.append(f"feature {name} was version {before[name]['version']}, is {now[name]['version']}")
-        elif now[name] != before[name]:
-            found.append(f"feature {name} has other parameters")
-    if sorted(c.name for c in graph.columns) != sorted(record.columns):
-        added = sorted({c.name for c in graph.columns} - set(record.columns))
-        found.append(f"columns added: {', '.join(added[:4])}{', ...' if len(added) > 4 else ''}")
-    return found
 
 
 MATTERS = {
@@ -427,13 +399,6 @@ def settings_of(graph: Graph, lane: Lane, config: Config) -> dict[str, Any]:
     if config.normalize_quotes:
         found["normalize_quotes"] = True
     return found
-
-
-def plain(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """A definition as it comes back from JSON: tuples are lists."""
-    import msgspec
-
-    return msgspec.json.decode(msgspec.json.encode(definition))
 
 
 def _channels(selection: Selection, live: bool = False) -> tuple[str, ...]:
@@ -485,7 +450,8 @@ def names_for(channel: str, names: tuple[str, ...] | None) -> tuple[str, ...] | 
     return tuple(n for n in names if n in registry.names([channel]))
 
 
-def _chosen(lane: Lane, selection: Selection) -> bool:
+def is_chosen(lane: Lane, selection: Selection) -> bool:
+    """Whether a selection means a lane."""
     return (not selection.exchanges or lane.exchange in selection.exchanges) and (
         not selection.symbols or lane.symbol in selection.symbols
     )

@@ -10,8 +10,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from typing import Any
 
-from tickstate.runners.executor import Outcome, execute
+from tickstate.runners.executor import execute
+from tickstate.runners.gold import DaySpan
 from tickstate.runners.plan import Span
+from tickstate.runners.worker import Outcome
 
 Report = Callable[[Outcome], None]
 DIED = "its worker process died, each time it was tried: killed from outside, or out of memory"
@@ -45,9 +47,9 @@ def _begin(threads: int) -> None:
     pyarrow.set_cpu_count(threads)
 
 
-def run_spans(spans: Iterable[Span], executor: Executor, report: Report) -> list[Span]:
+def run_spans(spans: Iterable[Span | DaySpan], executor: Executor, report: Report) -> list[Span | DaySpan]:
     """Run spans on an executor; returns those that were lost with their worker."""
-    futures: dict[Future[list[Outcome]], Span] = {}
+    futures: dict[Future[list[Outcome]], Span | DaySpan] = {}
     lost = []
 
     def settle(future: Future[list[Outcome]]) -> None:
@@ -74,7 +76,7 @@ def run_spans(spans: Iterable[Span], executor: Executor, report: Report) -> list
     return lost
 
 
-def run_alone(spans: Iterable[Span], report: Report) -> None:
+def run_alone(spans: Iterable[Span | DaySpan], report: Report) -> None:
     """Run every partition of lost spans in a process of its own, and name the ones that kill it."""
     for span in spans:
         for hour in span.hours:

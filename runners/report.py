@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from tickstate.kernels.book import FLAGS
-from tickstate.runners.executor import Outcome
-from tickstate.runners.plan import Plan
-from tickstate.runners.run import Summary
+from tickstate.lake.names import is_daily
+from tickstate.runners.run import AnyPlan, Summary
+from tickstate.runners.worker import Outcome
 
 EVERY_SECONDS = 5.0
 
@@ -32,7 +32,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: AnyPlan) -> None:
         """Begin a bar over the stale partitions."""
         self._total = len(plan.stale)
         if self._total and sys.stderr.isatty():
@@ -81,10 +81,13 @@ def summary_text(summary: Summary) -> str:
             f"{len(summary.computed)} partitions computed, {summary.up_to_date} up to date, "
             f"{len(summary.failed)} failed ({summary.seconds:.1f} s)"
         )
-        rows = [{"channel": name, **_quality(counts)} for name, counts in summary.by_channel.items()]
-        lines.append(table(rows))
+        rows = [
+            {"channel": name, **_quality(counts)} for name, counts in summary.by_channel.items() if not is_daily(name)
+        ]
+        lines += [table(rows)] if rows else []
         flags = ", ".join(f"{counters[f'flag_{f}']:,} {f}" for f in FLAGS if counters.get(f"flag_{f}"))
         lines += [f"order-book rows by flag: {flags}"] if flags else []
+        lines += _bar_lines(summary)
     if summary.states_dropped:
         reasons = sorted({o.dropped_state for o in summary.computed if o.dropped_state})
         lines.append(f"{summary.states_dropped} saved states dropped, lookback read instead: {'; '.join(reasons)}")
@@ -93,6 +96,16 @@ def summary_text(summary: Summary) -> str:
     for q in summary.quarantined:
         lines.append(f"quarantined: {q.path}: {q.reason}: {q.detail}")
     return "\n".join(lines)
+
+
+def _bar_lines(summary: Summary) -> list[str]:
+    """How many bars of which kind, a line a channel."""
+    found: dict[str, list[str]] = {}
+    for name, counts in summary.by_channel.items():
+        channel, _, kind = name.partition("/")
+        if kind:
+            found.setdefault(channel, []).append(f"{counts['rows']:,} {kind}")
+    return [f"{channel}: {', '.join(kinds)}" for channel, kinds in found.items()]
 
 
 def _quality(counters: Mapping[str, int]) -> dict[str, str]:
@@ -106,20 +119,27 @@ def _quality(counters: Mapping[str, int]) -> dict[str, str]:
     return {**found, "trades_alive": "" if alive is None else f"{alive:,} s"}
 
 
-def plan_text(plan: Plan, json: bool = False) -> str:
-    """A plan: every stale partition with its reasons."""
+def plan_text(plans: Iterable[AnyPlan], json: bool = False) -> str:
+    """The plans of the tiers: every stale partition with its reasons."""
+    plans = list(plans)
+    stale = [p for plan in plans for p in plan.stale]
+    failed = [o for plan in plans for o in plan.failed]
+    bad = [q for plan in plans for q in (*plan.misplaced, *plan.known.values())]
+    total = sum(len(plan.partitions) for plan in plans)
     if json:
         return as_json(
             {
-                "partitions": len(plan.partitions),
-                "stale": [{"partition": str(p), "reasons": list(p.reasons)} for p in plan.stale],
-                "quarantined": [{"path": q.path, "reason": q.reason} for q in (*plan.misplaced, *plan.known.values())],
+                "partitions": total,
+                "stale": [{"partition": str(p), "reasons": list(p.reasons)} for p in stale],
+                "impossible": [{"partition": str(o), "error": o.error} for o in failed],
+                "quarantined": [{"path": q.path, "reason": q.reason} for q in bad],
             }
         )
-    lines = [f"{p}: {'; '.join(p.reasons)}" for p in plan.stale]
-    lines += [f"quarantined: {q.path}: {q.reason}: {q.detail}" for q in (*plan.misplaced, *plan.known.values())]
-    fresh = len(plan.partitions) - len(plan.stale)
-    return "\n".join([*lines, f"{len(plan.stale)} partitions to compute, {fresh} up to date"])
+    lines = [f"{p}: {'; '.join(p.reasons)}" for p in stale]
+    lines += [f"cannot be made: {o}: {o.error}" for o in failed]
+    lines += [text for plan in plans for text in plan.notices]
+    lines += [f"quarantined: {q.path}: {q.reason}: {q.detail}" for q in bad]
+    return "\n".join([*lines, f"{len(stale)} partitions to compute, {total - len(stale)} up to date"])
 
 
 def parity_text(found: Mapping[str, list[Any]], json: bool = False) -> str:

@@ -9,14 +9,19 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 from tickstate.features.graph import Graph
 from tickstate.kernels import _jit
 from tickstate.lake.commit import Quarantined, write_quarantine
-from tickstate.runners.executor import Outcome
+from tickstate.lake.names import is_daily
+from tickstate.runners.gold import PENDING, DaySpan, GoldPlan, make_gold_plan, waiting_hours
 from tickstate.runners.plan import Plan, Selection, Span, make_plan
 from tickstate.runners.pool import InlineExecutor, local_pool, run_alone, run_spans
+from tickstate.runners.worker import Outcome
+
+AnyPlan = Plan | GoldPlan
 
 ATTEMPTS = 3
 """How often a run plans again after losing workers or meeting bronze that changes under it."""
@@ -26,7 +31,7 @@ LONGEST_SPAN = 24
 class Observer(Protocol):
     """What watches a run: progress bars, metrics, tests."""
 
-    def planned(self, plan: Plan) -> None: ...
+    def planned(self, plan: AnyPlan) -> None: ...
     def compiling(self, kernels: int) -> None: ...
     def finished(self, outcome: Outcome) -> None: ...
     def noticed(self, text: str) -> None: ...
@@ -35,7 +40,7 @@ class Observer(Protocol):
 class Silent:
     """An observer that looks away."""
 
-    def planned(self, plan: Plan) -> None:
+    def planned(self, plan: AnyPlan) -> None:
         """The plan is made."""
 
     def compiling(self, kernels: int) -> None:
@@ -61,12 +66,20 @@ class Summary:
     seconds: float = 0.0
     plan: Plan | None = field(default=None, repr=False)
 
+    def add(self, tier: Summary, quarantined: list[Quarantined]) -> None:
+        """Count one tier in."""
+        self.partitions += tier.partitions
+        self.up_to_date += tier.partitions - len(tier.computed) - len(tier.failed)
+        self.computed += tier.computed
+        self.failed += tier.failed
+        self.quarantined += quarantined
+
     @property
     def counters(self) -> dict[str, int]:
-        """Rows, rows by flag, duplicates, gaps and so on, over all that was computed."""
+        """Rows of silver, rows by flag, duplicates, gaps and so on, over all that was computed."""
         total: Counter[str] = Counter()
-        for counts in self.by_channel.values():
-            total.update(counts)
+        for channel, counts in self.by_channel.items():
+            total.update({} if is_daily(channel) else counts)
         return dict(total)
 
     @property
@@ -126,10 +139,38 @@ def run_batch(
 
 
 def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observer, workers: int = 1) -> Summary:
+    """Tier by tier: gold is planned when silver is there."""
     began = time.monotonic()
-    plan = make_plan(selection)
+    summary, waiting = Summary(), {}
+    if "silver" in selection.tiers:
+        outcomes = _run_tier(lambda: make_plan(selection), summary, pool, longest, observer, workers)
+        waiting = waiting_hours(outcomes)
+    if "gold" in selection.tiers and selection.gold is not None:
+        plan_gold = partial(make_gold_plan, selection, waiting=waiting)
+        _run_tier(plan_gold, summary, pool, longest, observer, workers)
+    summary.seconds = time.monotonic() - began
+    return summary
+
+
+def plan_tiers(selection: Selection) -> list[AnyPlan]:
+    """The plans of the tiers of a selection, nothing computed: days wait for the hours of silver that are stale."""
+    plans: list[AnyPlan] = []
+    waiting = {}
+    if "silver" in selection.tiers:
+        plans.append(make_plan(selection))
+        waiting = {(p.channel, p.lane, p.hour): PENDING for p in plans[0].stale}
+    if "gold" in selection.tiers and selection.gold is not None:
+        plans.append(make_gold_plan(selection, waiting=waiting))
+    return plans
+
+
+def _run_tier(
+    make: Callable[[], AnyPlan], total: Summary, pool: PoolFactory, longest: int, observer: Observer, workers: int
+) -> list[Outcome]:
+    """Plan one tier and compute it, again while workers are lost or inputs move; adds to ``total``."""
+    plan = make()
     observer.planned(plan)
-    summary = Summary(partitions=len(plan.partitions), plan=plan)
+    summary = Summary(partitions=len(plan.partitions) + len(plan.failed))
     known = dict(plan.known)
     changed: list[Outcome] = []
 
@@ -141,6 +182,10 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
         (summary.failed if outcome.error else summary.computed).append(outcome)
         observer.finished(outcome)
 
+    for outcome in plan.failed:
+        report(outcome)
+    for text in plan.notices:
+        observer.noticed(text)
     for attempt in range(ATTEMPTS):
         done = {(o.channel, o.lane, o.hour) for o in (*summary.computed, *summary.failed)}
         plan.partitions = [p for p in plan.partitions if (p.channel, p.lane, p.hour) not in done]
@@ -161,25 +206,23 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
             run_alone(lost, report)
             break
         observer.noticed(
-            "a worker died: planning again" if lost else "bronze changed while it was read: planning again"
+            "a worker died: planning again" if lost else f"{plan.source} changed while it was read: planning again"
         )
-        plan = make_plan(selection)
+        plan = make()
         known.update(plan.known)
     for outcome in changed:
-        summary.failed.append(
-            Outcome(outcome.channel, outcome.lane, outcome.hour, error="bronze kept changing: run again")
-        )
+        error = f"{plan.source} kept changing: run again"
+        summary.failed.append(Outcome(outcome.channel, outcome.lane, outcome.hour, error=error))
     known.update({q.path: q for q in plan.misplaced})
     write_misplaced(plan)
-    summary.up_to_date = summary.partitions - len(summary.computed) - len(summary.failed)
-    summary.quarantined = [known[path] for path in sorted(known)]
-    summary.seconds = time.monotonic() - began
-    return summary
+    total.add(summary, [known[path] for path in sorted(known)])
+    total.plan = total.plan or plan
+    return [*summary.computed, *summary.failed]
 
 
-def _notices(spans: list[Span]) -> list[str]:
+def _notices(spans: list[Span | DaySpan]) -> list[str]:
     """What a user should know of the stale partitions' configuration, once a run."""
-    unset = sorted({str(s.lane) for s in spans if _lacks_bucket_volume(s.graph)})
+    unset = sorted({str(s.lane) for s in spans if isinstance(s, Span) and _lacks_bucket_volume(s.graph)})
     if not unset:
         return []
     shown = ", ".join(unset[:4]) + (", ..." if len(unset) > 4 else "")
@@ -191,7 +234,7 @@ def _lacks_bucket_volume(graph: Graph) -> bool:
     return any(graph.selected.intersection(f.names) for f in unset)
 
 
-def write_misplaced(plan: Plan) -> None:
+def write_misplaced(plan: AnyPlan) -> None:
     """Record the files whose very path is wrong, channel by channel, beside the quarantine lists of hours."""
     for channel in plan.listings:
         found = [q for q in plan.misplaced if q.path.startswith(f"{channel}/")]
@@ -203,10 +246,18 @@ def _span_length(stale: int, workers: int, longest: int) -> int:
     return longest if workers == 1 else max(1, min(longest, stale // (4 * workers)))
 
 
-def prepare(spans: list[Span], announce: Callable[[int], None]) -> None:
+def prepare(spans: list[Span | DaySpan], announce: Callable[[int], None]) -> None:
     """Compile here what is not compiled yet, so that workers only load it."""
-    from tickstate.kernels import book, columns, order
+    from tickstate.kernels import book, columns, order, tape
 
-    needed = {k for m in (book, columns, order) for k in vars(m).values() if isinstance(k, _jit.Kernel) and k.typed}
-    needed.update(f.kernel for span in spans for f in span.graph.features)
+    needed = {columns.finish_columns}
+    if any(isinstance(span, Span) for span in spans):
+        needed |= {
+            k for m in (book, columns, order) for k in vars(m).values() if isinstance(k, _jit.Kernel) and k.typed
+        }
+        needed.add(tape.tape_totals)
+    for span in spans:
+        kinds = () if isinstance(span, Span) else [k for day in span.kinds.values() for k in day]
+        features = span.graph.features if isinstance(span, Span) else [f for k in kinds for f in (k.rule, *k.families)]
+        needed.update(f.kernel for f in features)
     _jit.prepare(sorted(needed, key=lambda k: (k.__module__, k.__name__)), announce)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tickstate.lake.errors import LakeError
-from tickstate.lake.listing import list_bronze
+from tickstate.lake.listing import list_channel
 from tickstate.lake.schema import BRONZE
 from tickstate.lake.validate import Coverage, Finding, coverage, prune, validate_bronze, validate_output
 
@@ -28,16 +28,16 @@ def validate_lake(bronze: Path | None, silver: Path | None, remove: bool = False
         if root is not None and not any((root / channel).is_dir() for channel in BRONZE):
             raise LakeError("no channel in it", where=f"{name} {root}", expected=f"a folder {', '.join(BRONZE)}")
     for channel in BRONZE:
-        source = list_bronze(bronze, channel) if bronze is not None else None
+        source = list_channel(bronze, channel) if bronze is not None else None
         if source is not None:
             found.files += sum(len(s) for hours in source.lanes.values() for s in hours.values())
             found.findings += validate_bronze(source)
         if silver is None:
             continue
-        output = list_bronze(silver, channel)
+        output = list_channel(silver, channel)
         if remove and source is not None:
             found.removed += prune(silver, output, source)
-            output = list_bronze(silver, channel)
+            output = list_channel(silver, channel)
         found.files += sum(len(s) for hours in output.lanes.values() for s in hours.values())
         found.findings += validate_output(silver, output, source)
         found.coverage += coverage(silver, output)

@@ -15,9 +15,11 @@ from types import FrameType
 from tickstate.lake.commit import Quarantined
 from tickstate.lake.names import Lane
 from tickstate.lake.segment import Files
-from tickstate.runners.executor import Outcome, Worker
-from tickstate.runners.plan import Clock, Plan, Planned, Selection, Span, make_plan
-from tickstate.runners.run import LONGEST_SPAN, Observer, Silent, Summary, prepare
+from tickstate.runners.executor import worker_for
+from tickstate.runners.gold import DaySpan, make_gold_plan, waiting_hours
+from tickstate.runners.plan import Clock, Planned, Selection, Span, make_plan
+from tickstate.runners.run import LONGEST_SPAN, AnyPlan, Observer, Silent, Summary, prepare
+from tickstate.runners.worker import Outcome, Worker
 
 MICRO = 1_000_000
 
@@ -35,7 +37,7 @@ class Pace:
 
 
 class Watcher:
-    """Keeps silver up to date with a growing bronze. ``now`` is the wall clock in microseconds, tests rule it."""
+    """Keeps silver and gold up to date with a growing bronze. ``now``: the wall clock (us), which tests rule."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Watcher:
         self._stop, self._wake = threading.Event(), threading.Event()
         self._known: dict[str, Quarantined] = {}
         self._keeps = False
+        self._noticed: set[str] = set()
         self.summary = Summary()
         """Of the last cycle that did anything; of all of them with ``once``."""
 
@@ -78,20 +81,41 @@ class Watcher:
     def cycle(self) -> list[Outcome]:
         """One look at the listing, and all the work it shows."""
         clock = Clock(self._now(), round(self.pace.grace * MICRO))
-        plan = make_plan(self.selection, self._files, clock)
+        plans: list[AnyPlan] = []
+        done: list[Outcome] = []
+        if "silver" in self.selection.tiers:
+            plans.append(make_plan(self.selection, self._files, clock))
+            done += self._run_plan(plans[-1], clock)
+        if "gold" in self.selection.tiers and self.selection.gold is not None and not self._stop.is_set():
+            plans.append(make_gold_plan(self.selection, self._files, clock, waiting_hours(done)))
+            done += self._run_plan(plans[-1], clock)
+        self._account(plans, done)
+        hours = (
+            h
+            for p in plans
+            for listing in p.listings.values()
+            for lane in listing.lanes.values()
+            for h in lane.values()
+        )
+        self._files.forget_missing(s for segments in hours for s in segments)
+        return [o for o in done if not o.error]
+
+    def _run_plan(self, plan: AnyPlan, clock: Clock) -> list[Outcome]:
+        """The work of one tier."""
         self._observer.planned(plan)
         plan.partitions = [p for p in plan.partitions if not self._rests(p, clock.now)]
+        for text in plan.notices:
+            if text not in self._noticed:
+                self._noticed.add(text)
+                self._observer.noticed(text)
         spans = plan.spans(LONGEST_SPAN)
         prepare(spans, self._observer.compiling)
-        done: list[Outcome] = []
+        done: list[Outcome] = list(plan.failed)
         for span in spans:
             if self._stop.is_set():
                 break
             done += self._run_span(span, clock.now)
-        self._account(plan, done)
-        hours = (h for listing in plan.listings.values() for lane in listing.lanes.values() for h in lane.values())
-        self._files.forget_missing(s for segments in hours for s in segments)
-        return [o for o in done if not o.error]
+        return done
 
     def close(self) -> None:
         """End the threads of all lanes."""
@@ -99,15 +123,15 @@ class Watcher:
             worker.close()
         self._workers.clear()
 
-    def _run_span(self, span: Span, now: int) -> list[Outcome]:
-        key = span.channel, span.lane
+    def _run_span(self, span: Span | DaySpan, now: int) -> list[Outcome]:
+        key = span.writes, span.lane
         worker = self._workers.get(key)
-        if worker is not None and worker.lane.graph.columns == span.graph.columns:
+        if worker is not None and worker.fits(span):
             worker.update(span)
         else:
             if worker is not None:
                 worker.close()
-            worker = self._workers[key] = Worker(span, self._files, patience=0)
+            worker = self._workers[key] = worker_for(span, self._files, patience=0)
         found = worker.run(self._observer.finished, self._stop.is_set)
         for outcome in found:
             if outcome.busy:
@@ -120,22 +144,22 @@ class Watcher:
 
     def _rests(self, planned: Planned, now: int) -> bool:
         """Whether an open hour was rewritten too short a time ago."""
-        written = self._written.get((planned.channel, planned.lane))
+        written = self._written.get((planned.channel.partition("/")[0], planned.lane))
         recently = written is not None and 0 <= now - written < self.pace.refresh * MICRO
         return planned.cutoff is not None and recently
 
-    def _account(self, plan: Plan, done: list[Outcome]) -> None:
+    def _account(self, plans: list[AnyPlan], done: list[Outcome]) -> None:
         total = self.summary
-        total.partitions = len(plan.partitions)
-        total.up_to_date = len(plan.partitions) - len(plan.stale)
+        total.partitions = sum(len(p.partitions) for p in plans)
+        total.up_to_date = total.partitions - sum(len(p.stale) for p in plans)
         latest = {(o.channel, o.lane, o.hour): o for o in total.computed} if self._keeps else {}
         latest.update({(o.channel, o.lane, o.hour): o for o in done if not o.error and not o.changed})
         total.computed = list(latest.values()) if self._keeps or latest else total.computed
         total.failed = [o for o in done if o.error]
-        self._known = {q.path: q for q in (*plan.misplaced, *plan.known.values())}
+        self._known = {q.path: q for p in plans for q in (*p.misplaced, *p.known.values())}
         self._known.update({q.path: q for o in done for q in o.quarantined})
         total.quarantined = [self._known[path] for path in sorted(self._known)]
-        total.plan = plan
+        total.plan = plans[0] if plans else None
 
     @contextmanager
     def _woken_by_events(self, once: bool):  # type: ignore[no-untyped-def]  # noqa: ANN202
@@ -148,12 +172,13 @@ class Watcher:
             yield
             return
         over = threading.Event()
+        watched = self.selection.bronze if "silver" in self.selection.tiers else self.selection.silver
 
         def listen(folder: Path) -> None:
             for _ in watch(folder, stop_event=over, debounce=50, step=20, raise_interrupt=False):
                 self._wake.set()
 
-        thread = threading.Thread(target=listen, args=(self.selection.bronze,), name="tickstate-events", daemon=True)
+        thread = threading.Thread(target=listen, args=(watched,), name="tickstate-events", daemon=True)
         thread.start()
         try:
             yield

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from bronze import ALPHA, BETA, HOUR, HOURS, START
 
-from tickstate.lake.listing import list_bronze
+from tickstate.lake.listing import list_channel
 from tickstate.lake.names import Lane
 from tickstate.lake.validate import validate_output
 from tickstate.lake.write import writer_options
@@ -74,7 +74,7 @@ def test_prune_takes_nothing_that_has_bronze(tmp_path):
 def test_flipped_bits_are_all_found(lake):
     """One bit of one partition, anywhere in its file."""
     path, rng = bronze.part(lake, ALPHA, HOURS[1]), random.Random(11)
-    listing = list_bronze(lake / "silver", "orderbook")
+    listing = list_channel(lake / "silver", "orderbook")
     lane = Lane(*ALPHA)
     hour = next(h for h in listing.lanes[lane] if h % 24 == 23)
     listing.lanes = {lane: {hour: listing.lanes[lane][hour]}}

@@ -1,0 +1,303 @@
+"""The plan of gold: days of bars against the hours of silver they are made from.
+
+A day of bars is a function of the silver hours of its lane and UTC day, by their content hashes. Silver is planned
+and computed before, so that a late file flows through an hour of silver to exactly its day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from tickstate.features.barengine import Kind, check_kind, find_kind
+from tickstate.features.bars import AUTO
+from tickstate.features.base import BARS, FeatureError, Settings
+from tickstate.features.table import KEYS, PASSED
+from tickstate.lake.commit import Commit, commit_path, read_commit
+from tickstate.lake.errors import LakeError
+from tickstate.lake.listing import Listing, list_channel
+from tickstate.lake.names import HOUR, Lane, hour_name, partition_path, time_name
+from tickstate.lake.segment import Files
+from tickstate.runners import reasons
+from tickstate.runners.plan import Clock, Planned, Selection, is_chosen
+from tickstate.runners.worker import Outcome
+
+DEFAULT = ("60s", "300s", "900s", "3600s")
+DAY = 24
+"""Hours of a day: partitions of gold carry the number of their first hour."""
+PAST_DAYS = 7
+PENDING = "it is to be computed first"
+"""Why a day waits for an hour of silver that a plan has found stale."""
+FACTS = ("max_staleness", "contract_size", "inverse")
+"""Settings that bars take over from the silver they are made from."""
+
+
+@dataclass(frozen=True)
+class DaySpan:
+    """A task: days of one lane of a silver channel, each with the kinds of bars to make of it."""
+
+    silver: Path
+    root: Path
+    """Gold."""
+    channel: str
+    """Of silver."""
+    lane: Lane
+    hours: tuple[int, ...]
+    """The first hour of each day."""
+    kinds: Mapping[int, tuple[Kind, ...]]
+    contents: Mapping[int, Mapping[int, str]]
+    """Content hash of each silver hour, by day."""
+    settings: Mapping[tuple[int, str], Mapping[str, Any]]
+    """What a commit record says of facts and of where a threshold is from, by day and kind."""
+    cutoffs: Mapping[int, int] = field(default_factory=dict)
+    newest: ClassVar[bool] = False
+
+    @property
+    def writes(self) -> str:
+        """The channel that is written, its kinds apart."""
+        return f"{self.channel}_bars"
+
+
+@dataclass
+class GoldPlan:
+    """All days of bars of a selection; the same face as the plan of silver."""
+
+    selection: Selection
+    files: Files
+    clock: Clock | None = None
+    partitions: list[Planned] = field(default_factory=list)
+    failed: list[Outcome] = field(default_factory=list)
+    """Days that cannot be made, and why."""
+    notices: list[str] = field(default_factory=list)
+    kinds: dict[tuple[str, Lane, int], Kind] = field(default_factory=dict)
+    contents: dict[tuple[str, Lane, int], dict[int, str]] = field(default_factory=dict)
+    settings: dict[tuple[str, Lane, int], dict[str, Any]] = field(default_factory=dict)
+    source: ClassVar[str] = "silver"
+    misplaced: ClassVar[tuple[()]] = ()
+    known: ClassVar[Mapping[str, Any]] = {}
+    listings: ClassVar[Mapping[str, Any]] = {}
+
+    @property
+    def stale(self) -> list[Planned]:
+        return [p for p in self.partitions if p.reasons]
+
+    def spans(self, longest: int) -> list[DaySpan]:
+        """A task a lane's day: its hours are read once for all kinds."""
+        groups: dict[tuple[str, Lane, int], list[Planned]] = {}
+        for p in self.stale:
+            groups.setdefault((BARS[p.channel.partition("/")[0]], p.lane, p.hour), []).append(p)
+        return [self._span(*key, group) for key, group in groups.items()]
+
+    def _span(self, channel: str, lane: Lane, day: int, group: list[Planned]) -> DaySpan:
+        cutoff = group[0].cutoff
+        return DaySpan(
+            self.selection.silver, self.selection.gold, channel, lane, (day,),
+            kinds={day: tuple(self.kinds[p.channel, lane, day] for p in group)},
+            contents={day: self.contents[channel, lane, day]},
+            settings={(day, p.channel): self.settings[p.channel, lane, day] for p in group},
+            cutoffs={} if cutoff is None else {day: cutoff},
+        )  # fmt: skip
+
+
+def make_gold_plan(
+    selection: Selection,
+    files: Files | None = None,
+    clock: Clock | None = None,
+    waiting: Mapping[tuple[str, Lane, int], str] | None = None,
+) -> GoldPlan:
+    """Compare every day of bars of the selection with its commit record.
+
+    ``waiting``: silver partitions that are not what they should be, and why; their days are not made.
+    """
+    plan = GoldPlan(selection, files or Files(), clock)
+    found = False
+    for channel in BARS.values():
+        if selection.channels and channel not in selection.channels:
+            continue
+        listing = list_channel(selection.silver, channel)
+        for where, lane, hour in waiting or ():
+            if where == channel:
+                listing.lanes.setdefault(lane, {}).setdefault(hour, [])
+        for lane in sorted(listing.lanes):
+            if is_chosen(lane, selection):
+                found = True
+                _plan_lane(plan, channel, lane, listing, waiting or {})
+    if not found and clock is None and not waiting:
+        raise LakeError("no silver fits the selection", where=str(selection.silver), fix="run with --tier silver first")
+    return plan
+
+
+def kinds_of(selection: Selection) -> tuple[str, ...]:
+    """The kinds of bars that are asked for, each known to some channel that is."""
+    chosen = selection.bars or selection.config.bars or DEFAULT
+    for name in chosen:
+        channels = check_kind(name)
+        if selection.channels and not {BARS[c] for c in channels} & set(selection.channels):
+            made_of = ", ".join(BARS[c] for c in channels)
+            raise FeatureError(
+                f"bars {name!r} are made of {made_of}", where="--channel", fix=f"add --channel {made_of}"
+            )
+    return tuple(dict.fromkeys(chosen))
+
+
+def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiting: Mapping[Any, str]) -> None:
+    selection = plan.selection
+    read = {h: read_commit(commit_path(selection.silver, channel, lane, h)) for h in listing.lanes[lane]}
+    records = {h: r for h, r in sorted(read.items()) if r is not None}
+    bars, chosen = f"{channel}_bars", kinds_of(selection)
+    explicit = bool(selection.bars or selection.config.bars)
+    existing = () if selection.bars else _existing(selection, bars)
+    for day in sorted({h // DAY * DAY for h in listing.lanes[lane]}):
+        if not _overlaps(day, selection):
+            continue
+        hours = {h: r for h, r in records.items() if day <= h < day + DAY}
+        unrecorded = [h for h in listing.lanes[lane] if day <= h < day + DAY and h not in records]
+        held = {hour_name(h): waiting[channel, lane, h] for h in range(day, day + DAY) if (channel, lane, h) in waiting}
+        held = {hour_name(h): "it has no commit record" for h in unrecorded} | held
+        names = [n for n in chosen if find_kind(bars, n) is not None]
+        names += [n for n in existing if n not in names and _record(selection, f"{bars}/{n}", lane, day) is not None]
+        for name in names:
+            target = f"{bars}/{name}"
+            if held:
+                hour, why = next(iter(held.items()))
+                text = f"silver {channel} {hour}: {why}"
+                if why == PENDING:
+                    plan.partitions.append(Planned(target, lane, day, (text,), ()))
+                else:
+                    plan.failed.append(Outcome(target, lane, day, error=text))
+                continue
+            try:
+                _plan_day(plan, channel, lane, day, name, hours, records)
+            except FeatureError as error:
+                if explicit:
+                    plan.failed.append(Outcome(target, lane, day, error=str(error)))
+                else:
+                    text = f"{bars} of {lane} are left out: {error}"
+                    plan.notices += [text] if text not in plan.notices else []
+
+
+def _plan_day(
+    plan: GoldPlan, channel: str, lane: Lane, day: int, name: str,
+    hours: Mapping[int, Commit], records: Mapping[int, Commit],
+) -> None:  # fmt: skip
+    selection, bars = plan.selection, f"{channel}_bars"
+    target = f"{bars}/{name}"
+    facts = _facts(hours, lane)
+    config, select = selection.config, selection.features or selection.config.features or ()
+    kind = find_kind(bars, name, Settings(**facts), config.params_of(lane), select)
+    assert kind is not None
+    _check_columns(kind, channel, hours)
+    settings: dict[str, Any] = dict(facts)
+    threshold = dict(kind.rule.values).get("threshold")
+    if threshold == "":
+        where = f"[features.{kind.rule.name}]"
+        raise FeatureError(f"bars {name!r} of {lane} have no threshold", where=where, fix="set threshold, or auto")
+    if threshold == AUTO:
+        past = _past(records, day, kind.rule.total)
+        if past is None:
+            return  # a day before is still open: its total is not known yet
+        if not past:
+            date = time_name(target, day)
+            plan.notices.append(f"{target} of {lane} has no {date}: no complete day before to derive a threshold from")
+            return
+        kind = replace(kind, rule=kind.rule.resolved(past))
+        settings["threshold_from"] = past
+    record = _record(selection, target, lane, day)
+    cutoff = _cutoff(plan, day, hours, records, record)
+    contents = {h: r.content for h, r in hours.items()}
+    why = _reasons(plan, target, lane, day, kind, settings, contents, record, cutoff, channel)
+    held = None if record is None else record.cutoff or (day + DAY) * HOUR
+    plan.partitions.append(Planned(target, lane, day, tuple(why), (), cutoff, held=held))
+    plan.kinds[target, lane, day] = kind
+    plan.settings[target, lane, day] = settings
+    plan.contents[channel, lane, day] = contents
+
+
+def _reasons(
+    plan: GoldPlan, target: str, lane: Lane, day: int, kind: Kind, settings: Mapping[str, Any],
+    contents: Mapping[int, str], record: Commit | None, cutoff: int | None, channel: str,
+) -> list[str]:  # fmt: skip
+    gold = plan.selection.gold
+    path, beside = partition_path(gold, target, lane, day), commit_path(gold, target, lane, day)
+    found = reasons.output_reasons(plan.files, path, beside, record)
+    if record is None or not path.exists():
+        return found
+    found += reasons.input_reasons("silver", {channel: {hour_name(h): c for h, c in contents.items()}}, record)
+    columns = [c.name for f in kind.families for c in f.columns()]
+    found += reasons.definition_reasons(kind.definition(), reasons.plain(settings), columns, record)
+    if record.cutoff != cutoff and not found:
+        until = "the day is" if cutoff is None else f"rows up to {np.datetime64(cutoff, 'us')} are"
+        found.append(f"{until} complete")
+    return found
+
+
+def _cutoff(
+    plan: GoldPlan, day: int, hours: Mapping[int, Commit], records: Mapping[int, Commit], record: Commit | None
+) -> int | None:
+    """Up to which time a day's silver is complete: None all of it. A closed day stays closed."""
+    if record is not None and record.cutoff is None:
+        return None
+    still_open = [r.cutoff for r in hours.values() if r.cutoff is not None]
+    if still_open:
+        return min(still_open)
+    end = (day + DAY) * HOUR
+    over = plan.clock is None or plan.clock.now - plan.clock.grace >= end
+    if over or max(hours) == day + DAY - 1 or max(records) >= day + DAY:
+        return None
+    return (max(hours) + 1) * HOUR
+
+
+def _past(records: Mapping[int, Commit], day: int, total: str) -> dict[str, float] | None:
+    """Totals of the last complete days before one, by date; None while one of them is open."""
+    before: dict[str, float] = {}
+    for hour, record in records.items():
+        if hour < day:
+            if record.cutoff is not None:
+                return None
+            date = hour_name(hour)[:10]
+            before[date] = before.get(date, 0.0) + record.totals.get(total, 0.0)
+    traded = [date for date in sorted(before) if before[date] > 0]
+    return {date: before[date] for date in traded[-PAST_DAYS:]}
+
+
+def _facts(hours: Mapping[int, Commit], lane: Lane) -> dict[str, Any]:
+    """The settings that the silver of a day was made with."""
+    found = [{k: r.settings[k] for k in FACTS if k in r.settings} for r in hours.values()]
+    if any(f != found[0] for f in found):
+        raise FeatureError(f"silver of {lane} was made with other settings from hour to hour", fix="run --tier silver")
+    return found[0] if found else {}
+
+
+def _check_columns(kind: Kind, channel: str, hours: Mapping[int, Commit]) -> None:
+    fixed = {*PASSED[channel], *KEYS[channel]}
+    for hour, record in hours.items():
+        missing = [n for n in kind.inputs if n not in fixed and n not in record.columns]
+        if missing:
+            raise FeatureError(
+                f"silver {channel} {hour_name(hour)} lacks {', '.join(missing)}",
+                fix="run with " + " ".join(f"--feature {n}" for n in missing),
+            )
+
+
+def _existing(selection: Selection, channel: str) -> tuple[str, ...]:
+    """Kinds that gold has of a channel already: they are kept up to date where they are."""
+    folder = selection.gold / channel
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    return tuple(n for n in names if not n.startswith((".", "_")) and find_kind(channel, n) is not None)
+
+
+def _record(selection: Selection, target: str, lane: Lane, day: int) -> Commit | None:
+    return read_commit(commit_path(selection.gold, target, lane, day))
+
+
+def _overlaps(day: int, selection: Selection) -> bool:
+    start, end = selection.start, selection.end
+    return (start is None or day + DAY > start) and (end is None or day < end)
+
+
+def waiting_hours(outcomes: Iterable[Outcome]) -> dict[tuple[str, Lane, int], str]:
+    """Silver partitions that were to be computed and were not, with the reason."""
+    late = (o for o in outcomes if o.error or o.busy or o.changed)
+    return {(o.channel, o.lane, o.hour): o.error or "it is being made" for o in late}

@@ -1,0 +1,81 @@
+"""Why an output is stale, in words: its file, its inputs and its definition against its commit record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tickstate.lake.commit import FORMAT, Commit
+from tickstate.lake.segment import Files
+
+
+def output_reasons(files: Files, path: Path, beside: Path, record: Commit | None) -> list[str]:
+    """What is wrong with the output itself; ``beside``: where its record lies."""
+    size = path.stat().st_size if path.exists() else None
+    if record is None:
+        return ["no output yet" if size is None else "no commit record"]
+    if size is None:
+        return ["output missing"]
+    found = []
+    if size != record.size:
+        found.append(f"output has {size} bytes, the record says {record.size}")
+    elif not is_recorded(files, path, beside, record):
+        found.append("output is not the one that was recorded")
+    if record.format != FORMAT:
+        found.append(f"written by format {record.format}, now {FORMAT}")
+    return found
+
+
+def is_recorded(files: Files, path: Path, beside: Path, record: Commit) -> bool:
+    """Whether an output is the one its record speaks of. One that is older than its record is; else its bytes say."""
+    if path.stat().st_mtime_ns <= beside.stat().st_mtime_ns:
+        return True  # the record is written last: nobody has replaced the output since
+    return files.fingerprint(path) == record.file
+
+
+def input_reasons(tier: str, inputs: Mapping[str, Mapping[str, str]], record: Commit, own: str = "") -> list[str]:
+    """Which hours of its inputs are new, gone or changed; those beside its ``own`` one are lookback."""
+    found = []
+    for source, now in inputs.items():
+        before = record.inputs.get(source, {})
+        for name in sorted(now.keys() | before.keys()):
+            what = f"{tier} {source} {name}{'' if name == own or not own else ' (lookback)'}"
+            if name not in before:
+                found.append(f"{what} is new")
+            elif name not in now:
+                found.append(f"{what} is gone or no longer read")
+            elif now[name] != before[name]:
+                found.append(f"{what} changed")
+    return found
+
+
+def definition_reasons(
+    definition: Mapping[str, Any], settings: Mapping[str, Any], columns: Iterable[str], record: Commit
+) -> list[str]:
+    """Which settings, versions, parameters or columns are others than those it was made with."""
+    found = []
+    for key in sorted(settings.keys() | record.settings.keys()):
+        if settings.get(key) != record.settings.get(key):
+            found.append(f"setting {key} was {record.settings.get(key)}, is {settings.get(key)}")
+    now, before = plain(definition), record.features
+    for name in sorted(now.keys() | before.keys()):
+        if name not in before:
+            found.append(f"feature {name} is new")
+        elif name not in now:
+            found.append(f"feature {name} is no longer computed")
+        elif now[name]["version"] != before[name]["version"]:
+            found.append(f"feature {name} was version {before[name]['version']}, is {now[name]['version']}")
+        elif now[name] != before[name]:
+            found.append(f"feature {name} has other parameters")
+    added = sorted(set(columns) - set(record.columns))
+    if added or len(set(columns)) != len(record.columns):
+        found.append(f"columns added: {', '.join(added[:4])}{', ...' if len(added) > 4 else ''}")
+    return found
+
+
+def plain(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """A definition as it comes back from JSON: tuples are lists."""
+    import msgspec
+
+    return msgspec.json.decode(msgspec.json.encode(definition))
