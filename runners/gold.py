@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from tickstate.features.barengine import Kind, check_kind, find_kind
 from tickstate.features.bars import AUTO
 from tickstate.features.base import BARS, FeatureError, Settings
