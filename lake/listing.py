@@ -76,6 +76,12 @@ def list_channel(root: Path, channel: str) -> Listing:
     return found
 
 
+def gold_channels(root: Path) -> list[str]:
+    """Channels of gold with their kinds, ``trades_bars/60s``, that a folder holds."""
+    folders = [f for f in sorted(root.glob("*_bars/*")) if f.is_dir() and not f.name.startswith((".", "_"))]
+    return [f"{f.parent.name}/{f.name}" for f in folders]
+
+
 DEEPEST = 8
 """Folders below a channel that are looked into: a loop of links ends there."""
 

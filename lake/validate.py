@@ -17,7 +17,7 @@ from tickstate.lake.content import ContentHash
 from tickstate.lake.digest import fingerprint
 from tickstate.lake.errors import BadFile
 from tickstate.lake.listing import Listing, Segment, canonical_symbol
-from tickstate.lake.names import PART, PARTITION_COLUMNS, Lane, hour_name, hour_time
+from tickstate.lake.names import PART, Lane, hour_time, is_daily, partition_columns, time_name
 from tickstate.lake.segment import inspect_segment, read_batches
 from tickstate.lake.stream import in_key_order
 
@@ -57,8 +57,8 @@ def validate_bronze(listing: Listing) -> Iterator[Finding]:
             yield Finding(bad.relative, bad.reason, bad.detail)
 
 
-def validate_output(root: Path, listing: Listing, bronze: Listing | None) -> Iterator[Finding]:
-    """Every partition of a silver channel: file, rows, record; and, with ``bronze``, whether it still has a source."""
+def validate_output(root: Path, listing: Listing, source: Listing | None) -> Iterator[Finding]:
+    """Every partition of a channel of silver or gold: file, rows, record; and whether it still has a ``source``."""
     channel = listing.channel
     for bad in listing.misplaced:
         yield Finding(bad.relative, bad.reason, bad.detail)
@@ -71,8 +71,9 @@ def validate_output(root: Path, listing: Listing, bronze: Listing | None) -> Ite
         if record is None:
             yield Finding(segment.where, "no_record", "no commit record says what it was made from")
         yield from _check_file(segment, record)
-        if bronze is not None and not _has_source(bronze, lane, segment.hour, record):
-            yield Finding(segment.where, "no_bronze", "its bronze is gone (--prune removes it)")
+        if source is not None and not _has_source(source, lane, segment, record):
+            tier = "silver" if is_daily(channel) else "bronze"
+            yield Finding(segment.where, f"no_{tier}", f"its {tier} is gone (--prune removes it)")
     for path in sorted((root / "_commits" / channel).rglob("*.json")):
         relative = path.relative_to(root / "_commits").with_suffix("")
         if not (root / relative / PART).exists():
@@ -96,13 +97,13 @@ def coverage(root: Path, listing: Listing) -> list[Coverage]:
     ]  # fmt: skip
 
 
-def prune(root: Path, listing: Listing, bronze: Listing) -> list[str]:
-    """Remove partitions whose bronze is gone, record first; returns their paths."""
+def prune(root: Path, listing: Listing, source: Listing) -> list[str]:
+    """Remove partitions whose source is gone, record first; returns their paths."""
     gone = []
     for segment in list(_segments(listing)):
         lane = Lane(segment.exchange, segment.symbol)
         beside = commit_path(root, listing.channel, lane, segment.hour)
-        if not _has_source(bronze, lane, segment.hour, read_commit(beside)):
+        if not _has_source(source, lane, segment, read_commit(beside)):
             beside.unlink(missing_ok=True)
             Path(segment.path).unlink(missing_ok=True)
             gone.append(segment.where)
@@ -115,14 +116,16 @@ def _segments(listing: Listing) -> Iterator[Segment]:
             yield from listing.lanes[lane][hour]
 
 
-def _has_source(bronze: Listing, lane: Lane, hour: int, record: Commit | None) -> bool:
-    """Whether bronze of the hour is there, under the names and hours that the record's settings read it from."""
-    settings = record.settings if record is not None else {}
+def _has_source(source: Listing, lane: Lane, segment: Segment, record: Commit | None) -> bool:
+    """Whether what a partition is made from is there, under the names and hours its record's settings read it from."""
+    settings, hour = record.settings if record is not None else {}, segment.hour
+    if is_daily(segment.channel):
+        return any(hour <= h < hour + 24 for h in source.lanes.get(lane, {}))
     hours = [hour, hour - 1] if settings.get("sample") else [hour]  # a sample's last stamp lies in the next hour
     lanes = [lane]
     if settings.get("normalize_quotes"):
-        lanes = [x for x in bronze.lanes if Lane(x.exchange, canonical_symbol(x.symbol)) == lane]
-    return any(h in bronze.lanes.get(x, {}) for x in lanes for h in hours)
+        lanes = [x for x in source.lanes if Lane(x.exchange, canonical_symbol(x.symbol)) == lane]
+    return any(h in source.lanes.get(x, {}) for x in lanes for h in hours)
 
 
 def _check_file(segment: Segment, record: Commit | None) -> Iterator[Finding]:
@@ -135,7 +138,8 @@ def _check_file(segment: Segment, record: Commit | None) -> Iterator[Finding]:
         with pq.ParquetFile(segment.path, page_checksum_verification=True) as file:
             schema = file.schema_arrow
             content, rows, last = ContentHash(schema), 0, None
-            missing = [c for c in (*PARTITION_COLUMNS, "capture_ts", "row_id") if c not in schema.names]
+            keys = ("bar_start", "bar_id") if is_daily(segment.channel) else ("capture_ts", "row_id")
+            missing = [c for c in (*partition_columns(segment.channel), *keys) if c not in schema.names]
             if missing:
                 yield finding("schema", f"no column {', '.join(missing)}")
                 return
@@ -161,22 +165,28 @@ def _check_rows(
     segment: Segment, table: pa.Table, first_row: int, last: pa.Table | None
 ) -> Iterator[tuple[str, str]]:  # fmt: skip
     time = hour_time(segment.hour)
+    daily, columns = is_daily(segment.channel), partition_columns(segment.channel)
     values = (segment.exchange, segment.symbol, time.year, time.month, time.day, time.hour)
-    for name, expected in zip(PARTITION_COLUMNS, values, strict=True):
+    for name, expected in zip(columns, values[: len(columns)], strict=True):
         wrong = pc.fill_null(pc.not_equal(table.column(name), expected), True)
         if pc.any(wrong).as_py():
             row = pc.index(wrong, True).as_py()
             yield "partition", f"row {first_row + row}: {name} is {table.column(name)[row]}, the path says {expected}"
-    keys = int64_values(table, "row_id")
+    key = "bar_id" if daily else "row_id"
+    keys = int64_values(table, key)
     wanted = np.arange(first_row, first_row + table.num_rows)
     if not np.array_equal(keys, wanted):
         row = int(np.flatnonzero(keys != wanted)[0])
-        yield "key", f"row {first_row + row}: row_id is {keys[row]}, expected {wanted[row]}"
+        yield "key", f"row {first_row + row}: {key} is {keys[row]}, expected {wanted[row]}"
     joined = table if last is None else pa.concat_tables((last, table))
-    if not in_key_order(joined):
-        yield "order", f"rows from {first_row} on are not in the order of capture_ts, timestamp, nonce"
-    clock = "sample_ts" if "sample_ts" in table.column_names else "capture_ts"
+    in_order = (np.diff(int64_values(joined, "bar_start")) >= 0).all() if daily else in_key_order(joined)
+    if not in_order:
+        order = "bar_start" if daily else "capture_ts, timestamp, nonce"
+        yield "order", f"rows from {first_row} on are not in the order of {order}"
+    clock = "bar_start" if daily else "sample_ts" if "sample_ts" in table.column_names else "capture_ts"
     hours = int64_values(table, clock) // 3_600_000_000
-    if table.num_rows and (hours != segment.hour).any():
-        row = int(np.flatnonzero(hours != segment.hour)[0])
-        yield "hour", f"row {first_row + row}: {clock} lies outside {hour_name(segment.hour)}"
+    outside = (hours < segment.hour) | (hours >= segment.hour + (24 if daily else 1))
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        name = time_name(segment.channel, segment.hour)
+        yield ("day" if daily else "hour"), f"row {first_row + row}: {clock} lies outside {name}"

@@ -131,8 +131,8 @@ def parity(left: Path | None, right: Path | None, as_json: bool, **chosen: Any) 
     if left is not None and right is not None:
         found = {f"{left} | {right}": compare_lakes(left, right)}
     else:
-        for name in ("silver", *(["gold"] if chosen["bars"] else [])):
-            chosen[name] = chosen[name] or Path("unused")  # each runner writes to a folder of its own
+        if chosen["lake"] is None:  # each runner writes to folders of its own
+            chosen.update({name: chosen[name] or Path("unused") for name in ("silver", "gold")})
         found = compare_runners(_selection(chosen), lambda name: click.echo(f"running {name}", err=True))
     click.echo(report.parity_text(found, as_json))
     return 1 if any(c.differ for columns in found.values() for c in columns) else 0

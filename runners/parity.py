@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from tickstate.features.table import PASSED
 from tickstate.lake.arrow import one_chunk, plain
 from tickstate.lake.errors import LakeError
-from tickstate.lake.listing import Segment, list_channel
-from tickstate.lake.names import hour_name
+from tickstate.lake.listing import Segment, gold_channels, list_channel
+from tickstate.lake.names import time_name
 from tickstate.lake.segment import Files
 from tickstate.runners.plan import Plan, Selection, make_plan
 from tickstate.runners.run import LONGEST_SPAN, run_batch, run_single
@@ -45,9 +45,9 @@ class ColumnParity:
 
 
 def compare_lakes(left: Path, right: Path) -> list[ColumnParity]:
-    """Every column of every partition of two silver tiers; a partition that one lacks differs in all its rows."""
+    """Every column of every partition of two tiers; a partition that one lacks differs in all its rows."""
     found: dict[tuple[str, str], ColumnParity] = {}
-    for channel in PASSED:
+    for channel in dict.fromkeys((*PASSED, *gold_channels(left), *gold_channels(right))):
         both = [_partitions(root, channel) for root in (left, right)]
         for key in sorted(both[0].keys() | both[1].keys()):
             tables = [pq.ParquetFile(paths[key]).read() if key in paths else None for paths in both]
@@ -55,30 +55,39 @@ def compare_lakes(left: Path, right: Path) -> list[ColumnParity]:
                 entry = found.setdefault((channel, name), ColumnParity(channel, name))
                 _compare(entry, key, tables, name)
     if not found:
-        raise LakeError("no partition in either", where=f"{left}, {right}", fix="give two silver folders")
+        raise LakeError("no partition in either", where=f"{left}, {right}", fix="give two silver or gold folders")
     return list(found.values())
 
 
 def compare_runners(selection: Selection, report: Callable[[str], None]) -> dict[str, list[ColumnParity]]:
     """Run a selection with all three runners in a folder of its own; batch and watcher each against single."""
     with tempfile.TemporaryDirectory(prefix="tickstate-parity-") as folder:
-        places = {name: Path(folder) / name for name in ("single", "batch", "watcher")}
+        chosen = {name: _placed(selection, Path(folder) / name) for name in ("single", "batch", "watcher")}
         report("single")
-        run_single(replace(selection, silver=places["single"]))
+        run_single(chosen["single"])
         report("batch")
-        run_batch(replace(selection, silver=places["batch"]), workers=max(2, os.cpu_count() or 2))
+        run_batch(chosen["batch"], workers=max(2, os.cpu_count() or 2))
         report("watcher")
-        _watch(selection, places["watcher"], Path(folder) / "bronze")
-        return {name: compare_lakes(places["single"], places[name]) for name in ("batch", "watcher")}
+        _watch(chosen["watcher"], Path(folder) / "bronze")
+        found = {name: compare_lakes(chosen["single"].silver, chosen[name].silver) for name in ("batch", "watcher")}
+        if selection.gold is not None:
+            for name, columns in found.items():
+                both = chosen["single"].gold, chosen[name].gold
+                columns += compare_lakes(*both) if any(map(gold_channels, both)) else []
+        return found
 
 
-def _watch(selection: Selection, silver: Path, staging: Path) -> None:
+def _placed(selection: Selection, folder: Path) -> Selection:
+    """The selection with its outputs in a folder of their own."""
+    return replace(selection, silver=folder / "silver", gold=selection.gold and folder / "gold")
+
+
+def _watch(selection: Selection, staging: Path) -> None:
     """The watcher over a bronze that arrives bit by bit, by links, its clock at the newest row."""
     plan = make_plan(selection)
     files, now = Files(), [0]
     arrivals = sorted((_end(files, s), s.where, s) for s in _needed(plan))
-    chosen = replace(selection, bronze=staging, silver=silver)
-    watcher = Watcher(chosen, Pace(grace=3600.0), now=lambda: now[0])
+    watcher = Watcher(replace(selection, bronze=staging), Pace(grace=3600.0), now=lambda: now[0])
     for part in np.array_split(np.arange(len(arrivals)), STEPS):
         for i in part:
             end, where, segment = arrivals[i]
@@ -106,7 +115,7 @@ def _end(files: Files, segment: Segment) -> int:
 def _partitions(root: Path, channel: str) -> dict[str, Path]:
     listing = list_channel(root, channel)
     return {
-        f"{lane} {hour_name(hour)}": Path(segments[0].path)
+        f"{lane} {time_name(channel, hour)}": Path(segments[0].path)
         for lane, hours in listing.lanes.items()
         for hour, segments in hours.items()
     }

@@ -206,18 +206,14 @@ def describe_text(name: str, json: bool = False) -> str:
 
 
 def _described(feature: Any, package: str, name: str) -> dict[str, Any]:
-    from tickstate.features.graph import build_graph
-
     instance = feature.make()
-    graph = build_graph(feature.channel, [feature.name])
     columns = [c for c in instance.columns() if c.name == name] or instance.columns()
     if name in (feature.name, feature.group):
         columns = instance.columns()
     return {
         "name": feature.name, "channel": feature.channel, "group": feature.group, "package": package,
         "version": feature.version, "about": (feature.__doc__ or "").strip(), "source": feature.source,
-        "inputs": list(feature.inputs), "lookback": str(instance.lookback()),
-        "total_lookback_s": graph.lookback(next(f for f in graph.features if f.name == feature.name)) / 1e6,
+        "inputs": list(feature.inputs), **_reach(feature, instance),
         "default": feature.default,
         "parameters": {
             k: {"value": instance[k], "unit": p.unit, "about": p.doc} for k, p in feature.params.items()
@@ -226,13 +222,28 @@ def _described(feature: Any, package: str, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _reach(feature: Any, instance: Any) -> dict[str, Any]:
+    """How far back a feature looks, alone and with its inputs; of bars, their kinds and when one closes."""
+    from tickstate.features.base import BARS
+    from tickstate.features.graph import build_graph
+
+    if feature.channel not in BARS:
+        graph = build_graph(feature.channel, [feature.name])
+        own = next(f for f in graph.features if f.name == feature.name)
+        return {"lookback": str(instance.lookback()), "total_lookback_s": graph.lookback(own) / 1e6}
+    rule = {"kinds": feature.pattern(), "closes_when": feature.formula} if hasattr(feature, "pattern") else {}
+    return {"lookback": "its UTC day", **rule}
+
+
 def _as_text(d: dict[str, Any]) -> str:
     lines = [
         f"{d['name']} ({d['channel']}, group {d['group']}, version {d['version']}, from {d['package']})",
         f"  {d['about']}",
         f"  inputs: {', '.join(d['inputs'])}",
-        f"  lookback: {d['lookback']}; with its inputs' {d['total_lookback_s']:g} s",
     ]
+    beyond = f"; with its inputs' {d['total_lookback_s']:g} s" if "total_lookback_s" in d else ""
+    lines.append(f"  lookback: {d['lookback']}{beyond}")
+    lines += [f"  kinds: {d['kinds']}", f"  closes when: {d['closes_when']}"] if "kinds" in d else []
     lines += [f"  source: {d['source']}"] if d["source"] else []
     for key, p in d["parameters"].items():
         value = list(p["value"]) if isinstance(p["value"], tuple) else p["value"]

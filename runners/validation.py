@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tickstate.features.base import BARS
 from tickstate.lake.errors import LakeError
-from tickstate.lake.listing import list_channel
+from tickstate.lake.listing import gold_channels, list_channel
 from tickstate.lake.schema import BRONZE
 from tickstate.lake.validate import Coverage, Finding, coverage, prune, validate_bronze, validate_output
 
@@ -21,8 +22,10 @@ class Validation:
     removed: list[str] = field(default_factory=list)
 
 
-def validate_lake(bronze: Path | None, silver: Path | None, remove: bool = False) -> Validation:
-    """Check every file of the tiers given; ``remove``: partitions whose bronze is gone."""
+def validate_lake(
+    bronze: Path | None, silver: Path | None, gold: Path | None = None, remove: bool = False
+) -> Validation:  # fmt: skip
+    """Check every file of the tiers given; ``remove``: partitions whose source is gone."""
     found = Validation()
     for name, root in (("bronze", bronze), ("silver", silver)):
         if root is not None and not any((root / channel).is_dir() for channel in BRONZE):
@@ -41,4 +44,12 @@ def validate_lake(bronze: Path | None, silver: Path | None, remove: bool = False
         found.files += sum(len(s) for hours in output.lanes.values() for s in hours.values())
         found.findings += validate_output(silver, output, source)
         found.coverage += coverage(silver, output)
+    for channel in gold_channels(gold) if gold is not None else ():
+        source = list_channel(silver, BARS[channel.partition("/")[0]]) if silver is not None else None
+        output = list_channel(gold, channel)
+        if remove and source is not None:
+            found.removed += prune(gold, output, source)
+            output = list_channel(gold, channel)
+        found.files += sum(len(s) for hours in output.lanes.values() for s in hours.values())
+        found.findings += validate_output(gold, output, source)
     return found

@@ -140,10 +140,10 @@ def make_lake(lake: Path, lanes: Sequence[tuple[str, str]] = (ALPHA, BETA), **ch
 
 
 def run(lake: Path, **chosen: Any) -> Any:
-    """``tickstate.run`` on a lake, in this process unless told otherwise."""
+    """``tickstate.run`` on a lake, in this process and without gold unless told otherwise."""
     import tickstate
 
-    return tickstate.run(lake, **{"runner": "single", **chosen})
+    return tickstate.run(lake, **{"runner": "single", "tier": "silver", **chosen})
 
 
 @cache

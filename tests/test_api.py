@@ -135,12 +135,14 @@ def test_run_says_what_is_wrong(tmp_path):
 
 def test_run_takes_one_name_or_several():
     lake = bronze.tiny()
-    assert tickstate.run(lake, exchange="alpha", features="spread").partitions == 4
+    assert tickstate.run(lake, tier="silver", exchange="alpha", features="spread").partitions == 4
     assert (
-        tickstate.run(lake, exchange=["alpha", "beta"], symbol=("BTC-USDT", "ETH-USDT"), channel="orderbook").partitions
+        tickstate.run(
+            lake, tier="silver", exchange=["alpha", "beta"], symbol=("BTC-USDT", "ETH-USDT"), channel="orderbook"
+        ).partitions
         == 8
     )
-    assert tickstate.run(str(lake), start="2024-03-02", end="2024-03-02T01").partitions == 2
+    assert tickstate.run(str(lake), tier="silver", start="2024-03-02", end="2024-03-02T01").partitions == 2
 
 
 def test_places_by_name_go_over_the_lake(tmp_path):

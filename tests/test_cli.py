@@ -106,7 +106,7 @@ def test_a_mistake_in_the_configuration_is_one_line(call, lake, tmp_path, what):
     text, says = CONFIGS[what]
     path = tmp_path / "features.toml"
     path.write_text(text)
-    one_line(*call("plan", "--lake", lake, "--config", path), says)
+    one_line(*call("plan", "--tier", "silver", "--lake", lake, "--config", path), says)
 
 
 @pytest.mark.parametrize(
@@ -149,12 +149,12 @@ def test_help(call, arguments):
 
 def test_a_run_says_what_was_done(call, lake):
     bronze.part(lake, ALPHA, HOURS[0]).unlink()
-    code, out, err = call("run", "--runner", "single", "--lake", lake)
+    code, out, err = call("run", "--runner", "single", "--tier", "silver", "--lake", lake)
     assert code == 0
     assert "1 partitions computed, 7 up to date, 0 failed" in out
     assert "120" in out
     assert "Traceback" not in err
-    code, out, err = call("run", "--runner", "single", "--lake", lake)
+    code, out, err = call("run", "--runner", "single", "--tier", "silver", "--lake", lake)
     assert code == 0
     assert out.startswith("nothing to do: all 8 partitions are up to date")
     assert err == ""
@@ -162,25 +162,27 @@ def test_a_run_says_what_was_done(call, lake):
 
 def test_json_of_a_run(call, lake):
     bronze.part(lake, ALPHA, HOURS[0]).unlink()
-    code, out, _ = call("run", "--runner", "single", "--lake", lake, "--json")
+    code, out, _ = call("run", "--runner", "single", "--tier", "silver", "--lake", lake, "--json")
     found = json.loads(out)
     assert code == 0
     assert (found["partitions"], found["computed"], found["up_to_date"]) == (8, 1, 7)
     assert found["failed"] == found["quarantined"] == []
     assert found["counters"]["rows"] == 120
-    assert json.loads(call("run", "--runner", "single", "--lake", lake, "--json")[1])["computed"] == 0
+    assert (
+        json.loads(call("run", "--runner", "single", "--tier", "silver", "--lake", lake, "--json")[1])["computed"] == 0
+    )
 
 
 def test_plan_says_why(call, lake):
     before = bronze.tree(lake)
-    assert call("plan", "--lake", lake)[1].splitlines() == ["0 partitions to compute, 8 up to date"]
+    assert call("plan", "--tier", "silver", "--lake", lake)[1].splitlines() == ["0 partitions to compute, 8 up to date"]
     bronze.part(lake, ALPHA, HOURS[0]).unlink()
-    code, out, err = call("plan", "--lake", lake)
+    code, out, err = call("plan", "--tier", "silver", "--lake", lake)
     assert (code, err) == (0, "")
     assert out.splitlines() == [
         f"orderbook alpha/BTC-USDT {HOURS[0]}: output missing", "1 partitions to compute, 7 up to date",
     ]  # fmt: skip
-    found = json.loads(call("plan", "--lake", lake, "--json")[1])
+    found = json.loads(call("plan", "--tier", "silver", "--lake", lake, "--json")[1])
     assert found["partitions"] == 8
     assert found["stale"] == [{"partition": f"orderbook alpha/BTC-USDT {HOURS[0]}", "reasons": ["output missing"]}]
     assert len(bronze.tree(lake)) == len(before) - 1, "and nothing was made"
@@ -190,7 +192,7 @@ def test_plan_says_why(call, lake):
 def test_a_dry_run_computes_nothing(call, lake, arguments):
     bronze.commit(lake, ALPHA, HOURS[0]).unlink()
     before = bronze.tree(lake)
-    code, out, _ = call(*arguments, "--lake", lake, "--set", "smart_depth.decay_bps=3", "--json")
+    code, out, _ = call(*arguments, "--tier", "silver", "--lake", lake, "--set", "smart_depth.decay_bps=3", "--json")
     assert code == 0
     assert len(json.loads(out)["stale"]) == 8
     assert bronze.tree(lake) == before
@@ -234,7 +236,7 @@ def test_progress_goes_to_stderr(call, lake, monkeypatch):
     monkeypatch.setattr(report, "EVERY_SECONDS", -1.0)
     for hour in HOURS[:2]:
         bronze.part(lake, ALPHA, hour).unlink()
-    code, out, err = call("run", "--runner", "single", "--lake", lake, "--json")
+    code, out, err = call("run", "--runner", "single", "--tier", "silver", "--lake", lake, "--json")
     assert code == 0
     json.loads(out)
     assert "2 of 2 partitions" in err

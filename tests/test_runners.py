@@ -101,10 +101,10 @@ def test_interleaved_and_shuffled_segments_change_no_output_byte(tmp_path):
 def test_an_executor_of_ones_own(tmp_path):
     lake = bronze_only(tmp_path)
     with ThreadPoolExecutor(3) as executor:
-        summary = tickstate.run(lake, executor=executor)
+        summary = tickstate.run(lake, tier="silver", executor=executor)
         assert (summary.exit_code, len(summary.computed)) == (0, 8)
         assert bronze.tree(lake / "silver") == expected()
-        assert tickstate.run(lake, executor=executor).up_to_date == 8, "and it is left open"
+        assert tickstate.run(lake, tier="silver", executor=executor).up_to_date == 8, "and it is left open"
 
 
 class Loses:
@@ -139,7 +139,7 @@ class Watches(runs.Silent):
 
 def test_spans_lost_with_their_worker_are_done_again(tmp_path):
     lake, watcher = bronze_only(tmp_path), Watches()
-    summary = tickstate.run(lake, executor=Loses(1), observer=watcher)
+    summary = tickstate.run(lake, tier="silver", executor=Loses(1), observer=watcher)
     assert (summary.exit_code, len(summary.computed), summary.failed) == (0, 8, [])
     assert any("worker died" in text for text in watcher.noticed_texts)
     assert len(watcher.finished_texts) == len(set(watcher.finished_texts)) == 8

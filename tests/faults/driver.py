@@ -41,7 +41,7 @@ def record_to(path):
 def run(lake, runner, features):
     import tickstate
 
-    return tickstate.run(lake, runner=runner, workers=2, features=features).exit_code
+    return tickstate.run(lake, tier="silver", runner=runner, workers=2, features=features).exit_code
 
 
 def serve(features):
