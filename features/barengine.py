@@ -105,9 +105,10 @@ def check_kind(name: str, registry: Registry | None = None) -> tuple[str, ...]:
     found = tuple(channel for channel in BARS if find_kind(channel, name, registry=registry) is not None)
     if not found:
         rules = [e.feature for c in BARS for e in registry.of_channel(c).values() if issubclass(e.feature, BarRule)]
-        number = re.search(r"[0-9.]+", name)
-        examples = {r.prefix + f"_{number[0] if number else '1000'}" for r in rules if r.prefix} | {"60s"}
-        patterns = ", ".join(dict.fromkeys(r.pattern() for r in rules))
+        digits = re.search(r"[0-9]+\.?[0-9]*", name)
+        number = f"{float(digits[0]):g}" if digits else "1000"
+        examples = {f"{r.prefix}_{number}" for r in rules if r.prefix} | {"60s"}
+        patterns = ", ".join(dict.fromkeys(r.kind_pattern() for r in rules))
         close = near(name, examples)
         expected = close if close.startswith("did you mean") else f"one of {patterns}"
         raise FeatureError(f"unknown bars {name!r}", where="--bars", fix=expected)

@@ -42,6 +42,17 @@ class Threshold(Param):
         return float(value)
 
 
+@dataclass(frozen=True)
+class Length(Param):
+    """Seconds that divide a day."""
+
+    def parse(self, value: Any, where: str) -> Any:
+        found = super().parse(value, where)
+        if 86_400 % found:
+            raise FeatureError(f"bars of {found} s", where=where, expected="a divisor of a day, 86400 s")
+        return found
+
+
 class BarColumns(Feature):
     """A family of columns: ``kernel(*inputs, ends, *state, *arguments, out)``, ``out`` [column, bar].
 
@@ -73,7 +84,7 @@ class BarRule(Feature):
     }
 
     @classmethod
-    def pattern(cls) -> str:
+    def kind_pattern(cls) -> str:
         """How kinds of this rule are called."""
         return f"{cls.prefix}_{{threshold}}, {cls.prefix}_auto or {cls.prefix}"
 
@@ -115,17 +126,13 @@ class TimeBars(BarRule):
     reasons = ("time",)
     formula = "the interval [k h, (k + 1) h) is over"
     params = {
-        "seconds": Param(60, "length, a divisor of a day", "s", minimum=1),
+        "seconds": Length(60, "length, a divisor of a day", "s", minimum=1),
         "fill_empty": Param(False, "a flat bar for each interval without a row between the day's first and last one"),
     }
     state, kernel = bars.CLOCK_STATE, bars.cut_by_time
 
-    def __post_init__(self) -> None:
-        if 86_400 % self["seconds"]:
-            raise FeatureError(f"bars of {self['seconds']} s", expected="a divisor of a day, 86400 s")
-
     @classmethod
-    def pattern(cls) -> str:
+    def kind_pattern(cls) -> str:
         return "{seconds}s"
 
     @classmethod

@@ -135,6 +135,7 @@ def kinds_of(selection: Selection) -> tuple[str, ...]:
     """The kinds of bars that are asked for, each known to some channel that is."""
     chosen = selection.bars or selection.config.bars or DEFAULT
     for name in chosen:
+        _check_threshold(name, selection)
         channels = check_kind(name)
         if selection.channels and not {BARS[c] for c in channels} & set(selection.channels):
             made_of = ", ".join(BARS[c] for c in channels)
@@ -142,6 +143,17 @@ def kinds_of(selection: Selection) -> tuple[str, ...]:
                 f"bars {name!r} are made of {made_of}", where="--channel", fix=f"add --channel {made_of}"
             )
     return tuple(dict.fromkeys(chosen))
+
+
+def _check_threshold(name: str, selection: Selection) -> None:
+    """Bars without a number in their name need a threshold in the configuration."""
+    rules = [find_kind(channel, name) for channel in BARS]
+    for rule in (k.rule for k in rules if k is not None):
+        if dict(rule.values).get("threshold") == "" and "threshold" not in selection.config.params.get(rule.name, {}):
+            raise FeatureError(
+                f"bars {name!r} have no threshold", where="--bars",
+                fix=f"write {rule.prefix}_1000 or {rule.prefix}_auto, or set [features.{rule.name}] threshold",
+            )  # fmt: skip
 
 
 def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiting: Mapping[Any, str]) -> None:

@@ -38,7 +38,7 @@ class Metrics:
         self._segments = gauge("segments", "bronze segments listed", ("channel",))
         self._quarantined = gauge("quarantined_files", "bronze files left out now")
         lane = ("channel", "exchange", "symbol")
-        self._lag = gauge("lag_seconds", "now less the time up to which a lane is in silver", lane)
+        self._lag = gauge("lag_seconds", "now less the time up to which a lane is in silver, or in gold", lane)
         self._commit = gauge("last_commit_timestamp_seconds", "when a partition was last committed")
 
     def planned(self, plan: AnyPlan) -> None:
@@ -46,9 +46,12 @@ class Metrics:
         self._last_plan = time.monotonic()
         for channel, listing in plan.listings.items():
             self._segments.labels(channel).set(sum(len(s) for lane in listing.lanes.values() for s in lane.values()))
-        self._quarantined.set(len(plan.misplaced) + len(plan.known))
+        if plan.source == "bronze":
+            self._quarantined.set(len(plan.misplaced) + len(plan.known))
         if plan.clock is not None:
-            self._now, self._held = plan.clock.now, {}
+            self._now = plan.clock.now
+            for p in plan.partitions:
+                self._held.pop((p.channel, p.lane), None)
             for p in plan.partitions:
                 begin = p.hour * HOUR
                 self._reaches(p.channel, p.lane, p.held or begin)

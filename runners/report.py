@@ -34,7 +34,10 @@ class Progress:
 
     def planned(self, plan: AnyPlan) -> None:
         """Begin a bar over the stale partitions."""
-        self._total = len(plan.stale)
+        self._total, self._done = len(plan.stale), 0
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
         if self._total and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import Progress as Bar
@@ -178,13 +181,20 @@ def list_text(json: bool = False) -> str:
         {
             "name": e.feature.name, "channel": e.feature.channel, "group": e.feature.group,
             "columns": len(e.names), "default": e.feature.default, "package": e.package,
+            "kinds": e.feature.kind_pattern() if hasattr(e.feature, "kind_pattern") else "",
         }
         for e in default_registry()
     ]  # fmt: skip
     if json:
         return as_json(rows)
-    texts = [{**r, "default": "on" if r["default"] and r["package"] == "tickstate" else "when selected"} for r in rows]
-    return table(texts)
+    return table({k: v for k, v in {**r, "default": _how_chosen(r)}.items() if k != "kinds"} for r in rows)
+
+
+def _how_chosen(row: Mapping[str, Any]) -> str:
+    """What makes a feature take part."""
+    if row["kinds"]:
+        return f"--bars {row['kinds'].partition(',')[0]}"
+    return "on" if row["default"] and row["package"] == "tickstate" else "when selected"
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
@@ -231,7 +241,7 @@ def _reach(feature: Any, instance: Any) -> dict[str, Any]:
         graph = build_graph(feature.channel, [feature.name])
         own = next(f for f in graph.features if f.name == feature.name)
         return {"lookback": str(instance.lookback()), "total_lookback_s": graph.lookback(own) / 1e6}
-    rule = {"kinds": feature.pattern(), "closes_when": feature.formula} if hasattr(feature, "pattern") else {}
+    rule = {"kinds": feature.kind_pattern(), "closes_when": feature.formula} if hasattr(feature, "kind_pattern") else {}
     return {"lookback": "its UTC day", **rule}
 
 

@@ -16,7 +16,7 @@ from tickstate.features.graph import Graph
 from tickstate.kernels import _jit
 from tickstate.lake.commit import Quarantined, write_quarantine
 from tickstate.lake.names import is_daily
-from tickstate.runners.gold import PENDING, DaySpan, GoldPlan, make_gold_plan, waiting_hours
+from tickstate.runners.gold import PENDING, DaySpan, GoldPlan, kinds_of, make_gold_plan, waiting_hours
 from tickstate.runners.plan import Plan, Selection, Span, make_plan
 from tickstate.runners.pool import InlineExecutor, local_pool, run_alone, run_spans
 from tickstate.runners.worker import Outcome
@@ -141,6 +141,7 @@ def run_batch(
 def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observer, workers: int = 1) -> Summary:
     """Tier by tier: gold is planned when silver is there."""
     began = time.monotonic()
+    check_bars(selection)
     summary, waiting = Summary(), {}
     if "silver" in selection.tiers:
         outcomes = _run_tier(lambda: make_plan(selection), summary, pool, longest, observer, workers)
@@ -152,8 +153,15 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
     return summary
 
 
+def check_bars(selection: Selection) -> None:
+    """Raise for bars that nobody knows, before anything is computed."""
+    if "gold" in selection.tiers and selection.gold is not None:
+        kinds_of(selection)
+
+
 def plan_tiers(selection: Selection) -> list[AnyPlan]:
     """The plans of the tiers of a selection, nothing computed: days wait for the hours of silver that are stale."""
+    check_bars(selection)
     plans: list[AnyPlan] = []
     waiting = {}
     if "silver" in selection.tiers:

@@ -18,7 +18,7 @@ from tickstate.lake.segment import Files
 from tickstate.runners.executor import worker_for
 from tickstate.runners.gold import DaySpan, make_gold_plan, waiting_hours
 from tickstate.runners.plan import Clock, Planned, Selection, Span, make_plan
-from tickstate.runners.run import LONGEST_SPAN, AnyPlan, Observer, Silent, Summary, prepare
+from tickstate.runners.run import LONGEST_SPAN, AnyPlan, Observer, Silent, Summary, check_bars, prepare
 from tickstate.runners.worker import Outcome, Worker
 
 MICRO = 1_000_000
@@ -46,6 +46,7 @@ class Watcher:
         observer: Observer | None = None,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
+        check_bars(selection)
         self.selection, self.pace, self._now = selection, pace or Pace(), now
         self._observer = observer or Silent()
         self._files = Files()
