@@ -299,7 +299,14 @@ def _existing(selection: Selection, channel: str) -> tuple[str, ...]:
     """Kinds that gold has of a channel already: they are kept up to date where they are."""
     folder = selection.gold / channel
     names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    return tuple(n for n in names if not n.startswith((".", "_")) and find_kind(channel, n) is not None)
+    return tuple(n for n in names if not n.startswith((".", "_")) and _is_kind(channel, n))
+
+
+def _is_kind(channel: str, name: str) -> bool:
+    try:
+        return find_kind(channel, name) is not None
+    except FeatureError:  # somebody's folder
+        return False
 
 
 def _record(selection: Selection, target: str, lane: Lane, day: int) -> Commit | None:
