@@ -56,22 +56,53 @@ class State:
         )
 
 
+class History:
+    """The rows of one column that later rows look back on, with room to add more without moving them each time."""
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self._room, self._begin, self._end = rows, 0, rows.shape[0]
+
+    @property
+    def rows(self) -> np.ndarray:
+        """What is held, oldest first: a view, good until rows are added."""
+        return self._room[self._begin : self._end]
+
+    def add(self, rows: np.ndarray) -> None:
+        """Put rows behind those that are held."""
+        n = rows.shape[0]
+        if self._end + n > self._room.shape[0]:
+            held = self._end - self._begin
+            room = self._room
+            if 5 * (held + n) > 4 * room.shape[0]:  # a quarter of room to move in costs few moves and little memory
+                room = np.empty((3 * (held + n) // 2, *rows.shape[1:]), rows.dtype)
+            room[:held] = self.rows
+            self._room, self._begin, self._end = room, 0, held
+        self._room[self._end : self._end + n] = rows
+        self._end += n
+
+    def keep_last(self, n: int) -> None:
+        """Let go of all but the last ``n`` rows."""
+        self._begin = max(self._begin, self._end - n)
+
+
 class Engine:
     """Computes a graph over one lane's rows, chunk by chunk."""
 
     def __init__(self, graph: Graph, state: State | None = None) -> None:
         self.graph = graph
         fresh = {f.name: f.new_state() for f in graph.features if f.state is not None}
-        self._state = State({}, fresh) if state is None else state.copy()
+        own = State({}, fresh) if state is None else state.copy()
+        self._histories = {name: History(rows) for name, rows in own.tails.items()}
+        self._carried = own.carried
 
     @property
     def state(self) -> State:
         """A copy of what the engine remembers now."""
-        return self._state.copy()
+        return State({name: h.rows for name, h in self._histories.items()}, self._carried).copy()
 
     def set_carried(self, carried: Mapping[str, tuple[np.ndarray, ...]]) -> None:
         """Replace what some features carry: where their chain of partitions goes on."""
-        self._state = State(self._state.tails, {**self._state.carried, **carried})
+        self._carried = {**self._carried, **carried}
 
     def push(self, rows: Rows, trades: Arrays | None = None, *, emit: bool = True) -> dict[str, Values]:
         """Compute the graph on the next rows. Without ``emit`` only what later rows need, and nothing is returned.
@@ -105,15 +136,13 @@ class Engine:
         self._remember(chunk, int(trades["capture_ts"][-1]))
 
     def _chunk(self, rows: Rows, trades: Arrays | None) -> _Chunk:
-        """The next chunk behind the tails, which are its own from now on: long windows are held once, not twice."""
         joined = {JOINED + n: v for n, v in (trades or _NO_TRADES).items()} if self.graph.joins else {}
-        tails, self._state = dict(self._state.tails), State({}, self._state.carried)
-        return _Chunk(rows, tails, joined)
+        return _Chunk(rows, joined, self._histories, self.graph.tails)
 
     def _run(self, feature: Feature, chunk: _Chunk) -> dict[str, Values]:
         start, inputs = chunk.inputs(feature)
         out = np.empty((len(feature.names), chunk.valid))
-        feature.kernel(*inputs, start, *self._state.carried.get(feature.name, ()), *feature.call, out)
+        feature.kernel(*inputs, start, *self._carried.get(feature.name, ()), *feature.call, out)
         validity = np.empty((out.shape[0], (out.shape[1] + 7) // 8), np.uint8)
         nulls = np.empty(out.shape[0], np.int64)
         column_kernels.finish_columns(out, validity, nulls)
@@ -123,21 +152,21 @@ class Engine:
 
     def _remember(self, chunk: _Chunk, now: int) -> None:
         """Keep the tails: everything later than ``now`` - what a column's readers look back, or their steps."""
-        kept = {}
         for name, tail in self.graph.tails.items():
             if name.startswith(JOINED) or chunk.valid:
-                kept[name] = chunk.take_tail(name, tail, now)
-            elif name in chunk.tails:
-                kept[name] = chunk.tails[name]
-        self._state = State(kept, self._state.carried)
+                chunk.forget(name, tail, now)
+        self._histories = chunk.histories
 
 
 class _Chunk:
     """The columns of one chunk, each behind the tail that is kept of it."""
 
-    def __init__(self, rows: Rows, tails: dict[str, np.ndarray], joined: Arrays) -> None:
-        self.tails, self._lead = tails, rows.lead
-        self._clocks = {name: tails.get(name) for name in ("capture_ts", f"{JOINED}capture_ts")}
+    def __init__(
+        self, rows: Rows, joined: Arrays, histories: dict[str, History], tails: Mapping[str, Tail]
+    ) -> None:  # fmt: skip
+        self.histories, self._tails, self._lead = histories, tails, rows.lead
+        clocks = ("capture_ts", f"{JOINED}capture_ts")
+        self._before = {name: histories[name].rows.shape[0] if name in histories else 0 for name in clocks}
         self._new = {**rows.arrays, **joined}
         self._joined: dict[str, np.ndarray] = {}
         self.valid = rows.arrays["capture_ts"].shape[0]
@@ -160,22 +189,24 @@ class _Chunk:
 
     def _history(self, tail: Tail, joined: bool) -> int:
         """How many rows of a tail the next rows look back on."""
-        clock = self._clocks[f"{JOINED}capture_ts" if joined else "capture_ts"]
-        if clock is None or tail == Tail():
+        name = f"{JOINED}capture_ts" if joined else "capture_ts"
+        if not self._before[name] or tail == Tail():
             return 0
+        clock = self.whole(name)[: self._before[name]]
         first = int(self._new["capture_ts"][0])
         recent = clock.shape[0] - int(np.searchsorted(clock, first - tail.microseconds, side="right"))
         return max(min(tail.steps, clock.shape[0]), recent if tail.microseconds else 0)
 
-    def take_tail(self, name: str, tail: Tail, now: int) -> np.ndarray:
-        """The last rows of a column that rows from ``now`` on look back on; the column itself is let go."""
-        name_of_clock = f"{JOINED}capture_ts" if name.startswith(JOINED) else "capture_ts"
-        clock, values = self.whole(name_of_clock), self.whole(name)
+    def forget(self, name: str, tail: Tail, now: int) -> None:
+        """Keep of a column what rows from ``now`` on look back on."""
+        clock = self.whole(f"{JOINED}capture_ts" if name.startswith(JOINED) else "capture_ts")
         recent = clock.shape[0] - int(np.searchsorted(clock, now - tail.microseconds, side="right"))
-        keep = min(max(tail.steps, recent if tail.microseconds else 0), values.shape[0])
-        if name != name_of_clock:
-            del self._joined[name]
-        return values[values.shape[0] - keep :].copy()
+        keep = max(tail.steps, recent if tail.microseconds else 0)
+        whole = self.whole(name)
+        if name in self.histories and whole.ndim == 1:
+            self.histories[name].keep_last(keep)
+        else:
+            self.histories[name] = History(whole[max(0, whole.shape[0] - keep) :].copy())
 
     def whole(self, name: str) -> np.ndarray:
         """A column with its tail before it."""
@@ -189,13 +220,21 @@ class _Chunk:
         return new[self._lead :] if new.ndim == 2 else new
 
     def _join(self, name: str) -> np.ndarray:
-        new, tail = self._new[name], self.tails.pop(name, None)
-        lead = self._lead if new.ndim == 2 else 0
-        before = 0 if tail is None else tail.shape[0]
-        if tail is not None and 0 < before <= lead:
-            new[lead - before : lead] = tail
-            return new[lead - before :]
-        return new[lead:] if not before else np.concatenate((tail, new[lead:]))
+        new, held = self._new[name], self.histories.get(name)
+        if new.ndim == 1:
+            if name not in self._tails:
+                return new
+            if held is None:
+                held = self.histories[name] = History(np.empty(0, new.dtype))
+            held.add(new)
+            return held.rows
+        before = 0 if held is None else held.rows.shape[0]
+        if held is None or not before:
+            return new[self._lead :]
+        if before <= self._lead:
+            new[self._lead - before : self._lead] = held.rows
+            return new[self._lead - before :]
+        return np.concatenate((held.rows, new[self._lead :]))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any
 
@@ -33,7 +33,7 @@ from tickstate.lake.write import read_rows, read_schema, writing
 from tickstate.runners.bars import GoldWorker
 from tickstate.runners.gold import DaySpan
 from tickstate.runners.lane import LaneRun
-from tickstate.runners.plan import Span, settings_of
+from tickstate.runners.plan import Span, keeps, settings_of
 from tickstate.runners.reasons import plain
 from tickstate.runners.worker import Changed, Outcome, Worker
 
@@ -58,18 +58,18 @@ class SilverWorker(Worker):
     def __init__(self, span: Span, files: Files, patience: float = -1) -> None:
         super().__init__(span, files, patience)
         self.span: Span
-        self.lane = LaneRun(span, files)
+        self.lane = LaneRun(span.work(), files)
         self._dropped = ""
         self._load()
 
     def update(self, span: Span) -> None:
         """Go on with a newer plan for the same lane."""
         self.span = span
-        self.lane.update(span)
+        self.lane.update(span.work())
 
     def fits(self, span: Span) -> bool:
         """Whether a plan is of the features that this one computes."""
-        return self.lane.graph.columns == span.graph.columns
+        return self.span.graph.columns == span.graph.columns and self.span.kept == span.kept
 
     def close(self) -> None:
         """End threads."""
@@ -89,14 +89,14 @@ class SilverWorker(Worker):
     def save(self) -> None:
         """Save the state the lane stands at, beside the output. A disk that is full costs the cache, no more."""
         found = self.lane.dump()
-        if found is not None:
+        if found is not None and not self.span.kept:
             with suppress(OSError):
                 save_state(state_path(self.span.silver, self.span.channel, self.span.lane), *found)
 
     def _load(self) -> None:
         """Begin from the saved state where it stands in the first hour; one that does not fit is dropped, and said."""
         path = state_path(self.span.silver, self.span.channel, self.span.lane)
-        if not path.exists():
+        if not path.exists() or self.span.kept:
             return
         try:
             about, arrays = load_state(path)
@@ -122,7 +122,7 @@ class SilverWorker(Worker):
         loaded = lane.is_loaded
         since = lane.go_to(hour)
         path = partition_path(span.silver, span.channel, span.lane, hour)
-        schema = lane.schema(hour)
+        schema = lane.schema(hour, span.graph)
         if since > hour * HOUR and not self._holds_until(hour, since, schema):
             lane.position = None
             since = lane.go_to(hour)
@@ -133,7 +133,8 @@ class SilverWorker(Worker):
             if since > hour * HOUR:
                 for batch in read_rows(path):
                     writer.write(batch)
-            for table in lane.tables(hour, since, end, writer.rows):
+            found = lane.tables(hour, since, end, writer.rows)
+            for table in self._joined(hour, schema, found) if span.kept else found:
                 writer.write(table)
             content = writer.close()
             if self._has_changed(hour):
@@ -152,6 +153,27 @@ class SilverWorker(Worker):
             span.channel, span.lane, hour, counters=counters, quarantined=found, cutoff=span.cutoffs.get(hour),
             dropped_state=dropped,
         )  # fmt: skip
+
+    def _joined(self, hour: int, schema: pa.Schema, added: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        """The columns of the partition as it is, and those that are computed beside them."""
+        span, path = self.span, partition_path(self.span.silver, self.span.channel, self.span.lane, hour)
+        inputs = {c: {hour_name(h): d for h, d in digests.items()} for c, digests in span.inputs(hour).items()}
+        record, settings = self._record(hour), settings_of(span.graph, span.lane, span.config)
+        if record is None or fingerprint(path) != record.file or not keeps(span.graph, inputs, settings, record):
+            raise Changed
+        held: Iterator[pa.Table] = read_rows(path)
+        rest: pa.Table | None = None
+        for table in added:
+            while rest is None or rest.num_rows < table.num_rows:
+                more = next(held, None)
+                if more is None:
+                    raise Changed
+                rest = more if rest is None else pa.concat_tables((rest, more))
+            beside, rest = rest.slice(0, table.num_rows), rest.slice(table.num_rows)
+            columns = [table if f.name in table.column_names else beside for f in schema]
+            yield pa.table([c.column(f.name) for c, f in zip(columns, schema, strict=True)], schema=schema)
+        if (rest is not None and rest.num_rows) or next(held, None) is not None:
+            raise Changed
 
     def _is_done(self, hour: int) -> bool:
         """Whether another runner has made the partition, or went further, since the plan was made."""
@@ -212,7 +234,7 @@ class SilverWorker(Worker):
         return tuple(sorted(found))
 
     def _new_record(self, hour: int, **made: Any) -> Commit:
-        span, graph = self.span, self.lane.graph
+        span, graph = self.span, self.span.graph
         inputs = span.inputs(hour)
         return Commit(
             channel=span.channel, exchange=span.lane.exchange, symbol=span.lane.symbol, hour=hour_name(hour),

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from tickstate.features.engine import Engine, Rows, State
+from tickstate.features.graph import Graph
 from tickstate.features.sampling import Sampler, sampled_schema
 from tickstate.features.table import output_schema
 from tickstate.kernels import _jit
@@ -65,9 +66,9 @@ class LaneRun:
         """Whether partitions are sampled."""
         return self.span.channel == "orderbook" and bool(self.graph.settings.sample)
 
-    def schema(self, hour: int) -> pa.Schema:
-        """The schema of an hour's partition."""
-        schema = output_schema(self.graph, self._extras(hour))
+    def schema(self, hour: int, graph: Graph | None = None) -> pa.Schema:
+        """The schema of an hour's partition, with the columns of ``graph``."""
+        schema = output_schema(graph or self.graph, self._extras(hour))
         return sampled_schema(schema) if self.samples else schema
 
     def close(self) -> None:

@@ -100,6 +100,8 @@ class Span:
     """The hour with bronze before each hour, for features whose partitions form a chain."""
     conditional: frozenset[int] = frozenset()
     """Hours that are up to date as long as the one before ends as it did."""
+    kept: tuple[str, ...] = ()
+    """Columns that are copied from the partitions as they are: only the others are computed."""
     newest: bool = False
     """Whether the last hour is the lane's last one, so that its state is worth saving."""
 
@@ -124,6 +126,10 @@ class Span:
             settings=self.config.settings_of(self.lane), params=self.config.params_of(self.lane),
         )  # fmt: skip
 
+    def work(self) -> Span:
+        """The same span with the columns that are computed, not copied, alone."""
+        return replace(self, columns=tuple(c for c in self.columns if c not in self.kept), kept=())
+
     def inputs(self, hour: int) -> dict[str, dict[int, str]]:
         """Digests of the lane-hours that a partition is made from, by channel."""
         return {
@@ -147,6 +153,8 @@ class Planned:
     """The hour before it in its chain, for features whose past is unbounded."""
     held: int | None = None
     """Silver has its rows up to this capture_ts (us)."""
+    kept: tuple[str, ...] = ()
+    """Columns of the partition as it is that still hold."""
     conditional: bool = False
     """Up to date as long as the partition before it in the chain ends as it did."""
 
@@ -194,7 +202,7 @@ class Plan:
         groups: list[list[Planned]] = []
         for p in (p for p in self.partitions if p.pending):
             last = groups[-1][-1] if groups else None
-            same = last is not None and (last.channel, last.lane, last.columns) == (p.channel, p.lane, p.columns)
+            same = last is not None and _task_of(last) == _task_of(p)
             follows = same and (last.hour + 1 == p.hour and len(groups[-1]) < longest)
             if follows or (same and p.before is not None):
                 groups[-1].append(p)
@@ -206,7 +214,7 @@ class Plan:
         first, last, chosen = group[0], group[-1], self.selection
         bare = Span(
             chosen.bronze, chosen.silver, first.channel, first.lane, tuple(p.hour for p in group),
-            chosen.config, first.columns,
+            chosen.config, first.columns, kept=first.kept,
             cutoffs={p.hour: p.cutoff for p in group if p.cutoff is not None},
             before={p.hour: p.before for p in group if p.before is not None},
             conditional=frozenset(p.hour for p in group if p.conditional),
@@ -306,14 +314,16 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
         )
         cutoff = _cutoff(plan, channel, lane, hour, graph, record)
         if chosen and cutoff != _NOT_YET:
-            why = tuple(_reasons(plan, channel, lane, hour, graph, record, cutoff))
+            why, kept = _reasons(plan, channel, lane, hour, graph, record, cutoff)
             if graph.unbounded and not why:
-                why = tuple(_chain_reasons(record, last_record))
+                why = _chain_reasons(record, last_record)
             columns = tuple(c.name for c in graph.columns)
             conditional = graph.unbounded and broken and not why
             link = before if graph.unbounded else None
             held = None if record is None else record.cutoff or (hour + 1) * HOUR
-            plan.partitions.append(Planned(channel, lane, hour, why, columns, cutoff, link, held, conditional))
+            plan.partitions.append(
+                Planned(channel, lane, hour, tuple(why), columns, cutoff, link, held, kept, conditional)
+            )
             broken = broken or bool(why)
             if record and not why:
                 plan.known.update({q.path: q for q in record.quarantined})
@@ -340,6 +350,11 @@ def _cutoff(plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, recor
     return None if found >= end else found if found > hour * HOUR else _NOT_YET
 
 
+def _task_of(p: Planned) -> tuple[Any, ...]:
+    """What partitions of one task have in common."""
+    return p.channel, p.lane, p.columns, p.kept
+
+
 def _chain_reasons(record: Commit | None, before: Commit | None) -> list[str]:
     if record is None or before is None:
         return []
@@ -349,13 +364,14 @@ def _chain_reasons(record: Commit | None, before: Commit | None) -> list[str]:
 
 def _reasons(
     plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit | None, cutoff: int | None
-) -> list[str]:
-    """Why a partition is stale, in words for ``features plan``."""
+) -> tuple[list[str], tuple[str, ...]]:
+    """Why a partition is stale, in words for ``features plan``; and which of its columns hold nevertheless."""
     silver = plan.selection.silver
     path, beside = partition_path(silver, channel, lane, hour), commit_path(silver, channel, lane, hour)
     found = reasons.output_reasons(plan.files, path, beside, record)
     if record is None or not path.exists():
-        return found
+        return found, ()
+    whole = not found and record.cutoff is None and not record.quarantined and not record.chain
     inputs = {
         c: {hour_name(h): d for h in hours if (d := plan.digest(channel, lane, c, h))}
         for c, hours in inputs_of(graph, hour).of(channel).items()
@@ -363,12 +379,27 @@ def _reasons(
     found += reasons.input_reasons("bronze", inputs, record, hour_name(hour))
     settings = settings_of(graph, lane, plan.selection.config)
     found += reasons.definition_reasons(graph.definition(), settings, [c.name for c in graph.columns], record)
+    alike = whole and cutoff is None and not graph.unbounded and not settings.get("sample")
+    kept = tuple(record.columns) if alike and found and keeps(graph, inputs, settings, record) else ()
     for q in record.quarantined:
         if plan.files.fingerprint(plan.selection.bronze / q.path) != q.fingerprint:
             found.append(f"quarantined file changed: {q.path}")
     if record.cutoff is not None and not found:
         found += _growth_reasons(plan, channel, lane, hour, record.cutoff, cutoff)
-    return found
+    return found, kept
+
+
+def keeps(
+    graph: Graph, inputs: Mapping[str, Mapping[str, str]], settings: Mapping[str, Any], record: Commit
+) -> bool:  # fmt: skip
+    """Whether all that a partition's columns were made of is the same today, so that others may join them."""
+    definition = reasons.plain(graph.definition())
+    return (
+        all(inputs.get(c, {}).get(h) == d for c, hours in record.inputs.items() for h, d in hours.items())
+        and all(settings.get(k) == v for k, v in record.settings.items())
+        and all(definition.get(name) == made for name, made in record.features.items())
+        and set(record.columns) <= {c.name for c in graph.columns}
+    )
 
 
 def _growth_reasons(plan: Plan, channel: str, lane: Lane, hour: int, held: int, cutoff: int | None) -> list[str]:

@@ -266,6 +266,8 @@ def prepare(spans: list[Span | DaySpan], announce: Callable[[int], None]) -> Non
         needed.add(tape.tape_totals)
     for span in spans:
         kinds = () if isinstance(span, Span) else [k for day in span.kinds.values() for k in day]
-        features = span.graph.features if isinstance(span, Span) else [f for k in kinds for f in (k.rule, *k.families)]
+        features = (
+            span.work().graph.features if isinstance(span, Span) else [f for k in kinds for f in (k.rule, *k.families)]
+        )
         needed.update(f.kernel for f in features)
     _jit.prepare(sorted(needed, key=lambda k: (k.__module__, k.__name__)), announce)
