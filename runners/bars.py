@@ -23,7 +23,7 @@ from tickstate.lake.segment import Files
 from tickstate.lake.tape import base_of, filled_timestamps, floats, side_signs
 from tickstate.lake.write import PartitionWriter, writing
 from tickstate.runners.gold import DAY, DaySpan
-from tickstate.runners.reasons import plain
+from tickstate.runners.reasons import is_recorded, plain
 from tickstate.runners.worker import Changed, Outcome, Worker
 
 BATCH_ROWS = 131_072
@@ -178,9 +178,13 @@ class GoldWorker(Worker):
         """Whether an hour of silver is no longer the one that was planned with."""
         span = self.span
         for hour, content in span.contents[day].items():
-            record = read_commit(commit_path(span.silver, span.channel, span.lane, hour))
-            if record is None or record.content != content:
+            path = partition_path(span.silver, span.channel, span.lane, hour)
+            beside = commit_path(span.silver, span.channel, span.lane, hour)
+            record = read_commit(beside)
+            if record is None or record.content != content or not path.exists():
                 return True
+            if not is_recorded(self.files, path, beside, record):
+                return True  # the rows are replaced before the record is
         return False
 
     def _path(self, kind: Kind, day: int) -> Path:

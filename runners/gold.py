@@ -170,6 +170,11 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
         unrecorded = [h for h in listing.lanes[lane] if day <= h < day + DAY and h not in records]
         held = {hour_name(h): waiting[channel, lane, h] for h in range(day, day + DAY) if (channel, lane, h) in waiting}
         held = {hour_name(h): "it has no commit record" for h in unrecorded} | held
+        for h, record in hours.items():
+            path = partition_path(selection.silver, channel, lane, h)
+            beside = commit_path(selection.silver, channel, lane, h)
+            if path.exists() and not reasons.is_recorded(plan.files, path, beside, record):
+                held.setdefault(hour_name(h), "its file is not the one that was recorded")
         names = [n for n in chosen if find_kind(bars, n) is not None]
         names += [n for n in existing if n not in names and _record(selection, f"{bars}/{n}", lane, day) is not None]
         for name in names:
