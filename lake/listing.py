@@ -48,12 +48,15 @@ def list_channel(root: Path, channel: str) -> Listing:
     """Walk ``root/channel`` of any tier. Hidden files, and names that begin with ``_``, are work in progress."""
     found, columns = Listing(channel), partition_columns(channel)
     spelled: dict[Lane, tuple[str, str]] = {}
+    folders: dict[str, tuple[str, str, int] | None] = {}
     for relative, path, stat in sorted(_parquet_files(root / channel, ""), key=lambda f: f[0]):
         if stat is None:
             found.misplaced.append(BadFile(f"{channel}/{relative}", "unreadable", "no regular file"))
             continue
-        parts = relative.split("/")
-        parsed = parse_folder(parts[:-1], columns)
+        folder = relative.rpartition("/")[0]
+        if folder not in folders:
+            folders[folder] = parse_folder(folder.split("/"), columns)
+        parsed = folders[folder]
         if parsed is None:
             found.misplaced.append(
                 BadFile(f"{channel}/{relative}", "bad_path", f"no hive path of {', '.join(columns)}")

@@ -6,10 +6,13 @@ middle of reading; the executor then starts the partition again without the file
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +21,7 @@ import pyarrow.parquet as pq
 from tickstate.kernels import order
 from tickstate.lake.digest import file_digest, fingerprint
 from tickstate.lake.errors import BadFile
+from tickstate.lake.files import write_bytes
 from tickstate.lake.listing import Segment
 from tickstate.lake.names import HOUR, PARTITION_COLUMNS, hour_name, hour_time
 from tickstate.lake.schema import BRONZE, check_schema
@@ -40,12 +44,22 @@ class Inspected:
     """Contract columns that the file has."""
 
 
-class Files:
-    """What is known of bronze files, remembered as long as their size and modification time stay."""
+SETTLED = 2_000_000_000
+"""Nanoseconds after which a file's modification time is believed to show every later change."""
 
-    def __init__(self) -> None:
+
+class Files:
+    """What is known of bronze files, remembered as long as their size and modification time stay.
+
+    ``cache``: a file that keeps digests from run to run, so that a plan need not open what it knows.
+    """
+
+    def __init__(self, cache: Path | None = None) -> None:
         self._inspected: dict[Segment, Inspected | BadFile] = {}
         self._digests: dict[Segment, str] = {}
+        self._cache = cache
+        self._kept: dict[str, tuple[int, int, str]] = _read_cache(cache) if cache is not None else {}
+        self._learnt = False
         self._fingerprints: dict[tuple[str, int, int], str] = {}
 
     def inspect(self, segment: Segment) -> Inspected | None:
@@ -70,8 +84,23 @@ class Files:
     def digest(self, segment: Segment) -> str:
         """Digest of a file for commit records: of its footer, the same whether reading it succeeded or not."""
         if segment not in self._digests:
-            self._digests[segment] = file_digest(segment)
+            kept = self._kept.get(segment.path)
+            if kept is not None and kept[:2] == (segment.size, segment.modified):
+                self._digests[segment] = kept[2]
+            else:
+                self._digests[segment] = file_digest(segment)
+                self._learnt = True
         return self._digests[segment]
+
+    def save(self) -> None:
+        """Keep the digests for the next run. A disk that is full costs the cache, no more."""
+        if self._cache is None or not self._learnt:
+            return
+        until = time.time_ns() - SETTLED  # a younger file may still change without its time doing so
+        found = {s.path: (s.size, s.modified, d) for s, d in self._digests.items() if s.modified < until}
+        with suppress(OSError):
+            write_bytes(self._cache, msgspec.msgpack.encode({**self._kept, **found}), "cache")
+        self._learnt = False
 
     def identity(self, segment: Segment) -> str:
         """What a state knows a file by: its digest, and all bytes of one that was left out: it may be mended."""
@@ -95,6 +124,13 @@ class Files:
         for known in (self._inspected, self._digests):
             for segment in known.keys() - listed:
                 del known[segment]
+
+
+def _read_cache(path: Path) -> dict[str, tuple[int, int, str]]:
+    try:
+        return msgspec.msgpack.decode(path.read_bytes(), type=dict[str, tuple[int, int, str]])
+    except (OSError, msgspec.DecodeError):
+        return {}
 
 
 def is_unchanged(segment: Segment) -> bool:

@@ -10,12 +10,14 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 from tickstate.features.graph import Graph
 from tickstate.kernels import _jit
 from tickstate.lake.commit import Quarantined, write_quarantine
 from tickstate.lake.names import is_daily
+from tickstate.lake.segment import Files
 from tickstate.runners.gold import PENDING, DaySpan, GoldPlan, kinds_of, make_gold_plan, waiting_hours
 from tickstate.runners.plan import Plan, Selection, Span, make_plan
 from tickstate.runners.pool import InlineExecutor, local_pool, run_alone, run_spans
@@ -144,7 +146,7 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
     check_bars(selection)
     summary, waiting = Summary(), {}
     if "silver" in selection.tiers:
-        outcomes = _run_tier(lambda: make_plan(selection), summary, pool, longest, observer, workers)
+        outcomes = _run_tier(lambda: plan_silver(selection), summary, pool, longest, observer, workers)
         waiting = waiting_hours(outcomes)
     if "gold" in selection.tiers and selection.gold is not None:
         plan_gold = partial(make_gold_plan, selection, waiting=waiting)
@@ -165,11 +167,24 @@ def plan_tiers(selection: Selection) -> list[AnyPlan]:
     plans: list[AnyPlan] = []
     waiting = {}
     if "silver" in selection.tiers:
-        plans.append(make_plan(selection))
+        plans.append(make_plan(selection, Files(digests_path(selection.silver))))
         waiting = {(p.channel, p.lane, p.hour): PENDING for p in plans[0].stale}
     if "gold" in selection.tiers and selection.gold is not None:
         plans.append(make_gold_plan(selection, waiting=waiting))
     return plans
+
+
+def digests_path(silver: Path) -> Path:
+    """Where digests of bronze are kept from run to run: a cache, safe to remove."""
+    return silver / "_state" / "digests.msgpack"
+
+
+def plan_silver(selection: Selection) -> Plan:
+    """The plan of silver, with digests that earlier runs have kept."""
+    files = Files(digests_path(selection.silver))
+    plan = make_plan(selection, files)
+    files.save()
+    return plan
 
 
 def _run_tier(
@@ -198,6 +213,7 @@ def _run_tier(
         done = {(o.channel, o.lane, o.hour) for o in (*summary.computed, *summary.failed)}
         plan.partitions = [p for p in plan.partitions if (p.channel, p.lane, p.hour) not in done]
         spans = plan.spans(_span_length(len(plan.stale), workers, longest))
+        plan.files.save()
         if not spans:
             break
         if attempt == 0:

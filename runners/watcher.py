@@ -18,7 +18,7 @@ from tickstate.lake.segment import Files
 from tickstate.runners.executor import worker_for
 from tickstate.runners.gold import DaySpan, make_gold_plan, waiting_hours
 from tickstate.runners.plan import Clock, Planned, Selection, Span, make_plan
-from tickstate.runners.run import LONGEST_SPAN, AnyPlan, Observer, Silent, Summary, check_bars, prepare
+from tickstate.runners.run import LONGEST_SPAN, AnyPlan, Observer, Silent, Summary, check_bars, digests_path, prepare
 from tickstate.runners.worker import Outcome, Worker
 
 MICRO = 1_000_000
@@ -49,7 +49,7 @@ class Watcher:
         check_bars(selection)
         self.selection, self.pace, self._now = selection, pace or Pace(), now
         self._observer = observer or Silent()
-        self._files = Files()
+        self._files = Files(digests_path(selection.silver))
         self._workers: dict[tuple[str, Lane], Worker] = {}
         self._written: dict[tuple[str, Lane], int] = {}
         self._stop, self._wake = threading.Event(), threading.Event()
@@ -87,6 +87,7 @@ class Watcher:
         if "silver" in self.selection.tiers:
             plans.append(make_plan(self.selection, self._files, clock))
             done += self._run_plan(plans[-1], clock)
+            self._files.save()
         if "gold" in self.selection.tiers and self.selection.gold is not None and not self._stop.is_set():
             plans.append(make_gold_plan(self.selection, self._files, clock, waiting_hours(done)))
             done += self._run_plan(plans[-1], clock)
