@@ -18,7 +18,7 @@ from tickstate.lake.arrow import int64_values, one_chunk
 from tickstate.lake.commit import Commit, commit_path, read_commit, write_commit
 from tickstate.lake.digest import fingerprint
 from tickstate.lake.files import step
-from tickstate.lake.names import HOUR, hour_name, hour_time, partition_path, time_name
+from tickstate.lake.names import HOUR, Lane, hour_name, hour_time, partition_path, time_name
 from tickstate.lake.segment import Files
 from tickstate.lake.tape import base_of, filled_timestamps, floats, side_signs
 from tickstate.lake.write import PartitionWriter, writing
@@ -137,14 +137,8 @@ class GoldWorker(Worker):
                 yield table
 
     def _write(self, day: int, kind: Kind, writer: PartitionWriter, bars: pa.Table) -> None:
-        if not bars.num_rows:
-            return
-        time, lane = hour_time(day), self.span.lane
-        values = (lane.exchange, lane.symbol, time.year, time.month, time.day)
-        fixed = [
-            pa.repeat(pa.scalar(v, t), bars.num_rows) for v, t in zip(values, PARTITION.values(), strict=True)
-        ]  # fmt: skip
-        writer.write(pa.table([*fixed, *bars.columns], schema=kind.schema))
+        if bars.num_rows:
+            writer.write(partitioned(kind, self.span.lane, day, bars))
 
     def _commit(self, day: int, kind: Kind, rows: int, content: str) -> Outcome:
         path = self._path(kind, day)
@@ -211,6 +205,14 @@ class _Run:
         builders = {name: b.copy() for name, b in self.now.items()}
         self.warm = _Warm({**self.warm.contents, hour: content}, builders, tables)
         self._since = {name: [] for name in self._since}
+
+
+def partitioned(kind: Kind, lane: Lane, day: int, bars: pa.Table) -> pa.Table:
+    """Bars with the columns of their partition; ``day``: its first hour."""
+    time = hour_time(day)
+    values = (lane.exchange, lane.symbol, time.year, time.month, time.day)
+    fixed = [pa.repeat(pa.scalar(v, t), bars.num_rows) for v, t in zip(values, PARTITION.values(), strict=True)]
+    return pa.table([*fixed, *bars.columns], schema=kind.schema)
 
 
 def bar_rows(channel: str, table: pa.Table, facts: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], pa.Array | None]:
