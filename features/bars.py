@@ -321,7 +321,7 @@ class Folds(BarColumns):
     kinds: ClassVar[tuple[int, ...]] = ()
 
     def new_state(self) -> tuple[np.ndarray, ...]:
-        return (np.zeros((len(self.inputs), 3)),)
+        return (np.zeros(len(self.inputs), barsums.FOLD_STATE),)
 
     def arguments(self) -> tuple[object, ...]:
         return (self.kinds,)

@@ -16,6 +16,7 @@ MEAN, SUM, SUM_OF_SQUARES = range(3)
 CELL = 1_000_000  # microseconds
 PRICE_STATE = np.dtype([("open", "f8"), ("high", "f8"), ("low", "f8"), ("close", "f8"), ("known", "i8")])
 FLOW_STATE = np.dtype([(f"{what}{part}", "f8") for what in ("volume", "quote", "base", "buy", "sell") for part in "hl"])
+FOLD_STATE = np.dtype([("total", "f8"), ("low", "f8"), ("count", "f8")])
 CLOCK_STATE = np.dtype([
     ("known", "i8"), ("time", "i8"), ("spread", "f8"), ("covered", "i8"), ("area", "f8"), ("arealow", "f8"),
     ("cell", "i8"), ("sum", "f8"), ("squares", "f8"), ("low", "f8"), ("cells", "i8"),
@@ -44,13 +45,13 @@ def price_bars(price: Floats, ends: Ints, state: State(PRICE_STATE), out: Block)
 
 
 @kernel
-def fold_bars(x: Levels, ends: Ints, sums: Block, kinds: Ints, out: Block) -> None:
+def fold_bars(x: Levels, ends: Ints, state: State(FOLD_STATE), kinds: Ints, out: Block) -> None:
     """A mean, sum or sum of squares (``kinds``) of each column's non-null values; NaN in a bar without any.
 
-    ``x`` [column, row]; ``sums`` [column]: high and low part, number of values of the open bar.
+    ``x`` [column, row]; ``state`` [column]: the sum in two parts and the number of values of the open bar.
     """
     for c in range(x.shape[0]):
-        total, low, count = sums[c, 0], sums[c, 1], sums[c, 2]
+        total, low, count = state[c]["total"], state[c]["low"], state[c]["count"]
         begin = 0
         for j in range(ends.shape[0] + 1):
             end = ends[j] if j < ends.shape[0] else x.shape[1]
@@ -64,7 +65,7 @@ def fold_bars(x: Levels, ends: Ints, sums: Block, kinds: Ints, out: Block) -> No
                 out[c, j] = value if count > 0.0 else math.nan
                 total, low, count = 0.0, 0.0, 0.0
             begin = end
-        sums[c, 0], sums[c, 1], sums[c, 2] = total, low, count
+        state[c]["total"], state[c]["low"], state[c]["count"] = total, low, count
 
 
 @kernel

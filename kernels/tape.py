@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tickstate.kernels._jit import Block, Floats, Int, Ints, State, helper, kernel
+from tickstate.kernels._jit import Block, Floats, Int, Ints, OutFloats, State, kernel
 from tickstate.kernels.bars import UNKNOWN, add_exactly
 from tickstate.kernels.step import has_previous
 
@@ -70,9 +70,9 @@ def quote_values(
 
 @kernel
 def tape_totals(
-    timestamp: Ints, side: Floats, amount: Floats, quote: Floats, state: State(TOTALS_STATE)
-) -> None:  # fmt: skip
-    """Number of trades and of prints (as bars see them), sums of amount and notional."""
+    timestamp: Ints, side: Floats, amount: Floats, quote: Floats, state: State(TOTALS_STATE), out: OutFloats
+) -> None:
+    """Number of trades and of prints (as bars see them), sums of amount and notional, of all rows so far. k = 4."""
     s = state[0]
     trades, prints, last_time, last_side = s["trades"], s["prints"], s["timestamp"], s["side"]
     total, total_low, notional, notional_low = s["amount"], s["amountlow"], s["quote"], s["quotelow"]
@@ -85,3 +85,4 @@ def tape_totals(
         notional, notional_low = add_exactly(notional, notional_low, quote[i])
     s["trades"], s["prints"], s["timestamp"], s["side"] = trades, prints, last_time, last_side
     s["amount"], s["amountlow"], s["quote"], s["quotelow"] = total, total_low, notional, notional_low
+    out[0], out[1], out[2], out[3] = float(trades), float(prints), total + total_low, notional + notional_low

@@ -15,7 +15,7 @@ import numpy as np
 
 from tickstate.features.barengine import Kind, check_kind, find_kind
 from tickstate.features.bars import AUTO
-from tickstate.features.base import BARS, FeatureError, Settings
+from tickstate.features.base import BARS, FeatureError, Settings, near
 from tickstate.features.table import KEYS, PASSED
 from tickstate.lake.commit import Commit, commit_path, read_commit
 from tickstate.lake.errors import LakeError
@@ -134,6 +134,9 @@ def make_gold_plan(
 def kinds_of(selection: Selection) -> tuple[str, ...]:
     """The kinds of bars that are asked for, each known to some channel that is."""
     chosen = selection.bars or selection.config.bars or DEFAULT
+    for channel in selection.channels:
+        if channel not in BARS.values():
+            raise LakeError(f"unknown channel {channel!r}", fix=near(channel, BARS.values()))
     for name in chosen:
         _check_threshold(name, selection)
         channels = check_kind(name)

@@ -32,7 +32,7 @@ class Quality:
         self._last_latency = np.nan
         self._covered, self._alive = 0, 0
         self._counts: Counter[str] = Counter()
-        self._totals = np.zeros(1, TOTALS_STATE)
+        self._tape, self._totals = np.zeros(1, TOTALS_STATE), np.zeros(4)
 
     def add(self, rows: Rows, age: Values | None) -> None:
         """Count a chunk; ``age``: its column ``trade_age_s``."""
@@ -43,7 +43,7 @@ class Quality:
             self._counts["invalid"] += int(np.count_nonzero(rows.flag))
         if self._channel == "trades":
             tape = rows.arrays
-            tape_totals(timestamps(rows), tape["side"], tape["amount"], tape["quote"], self._totals)
+            tape_totals(timestamps(rows), tape["side"], tape["amount"], tape["quote"], self._tape, self._totals)
         latency = latency_ms(rows.table)
         known = latency[~np.isnan(latency)]
         steps = np.diff(known, prepend=self._last_latency if known.size else [])
@@ -65,14 +65,16 @@ class Quality:
         """All that is counted so far, JSON-like."""
         latency = None if np.isnan(self._last_latency) else float(self._last_latency)
         found = {"last_time": self._last_time, "last_latency": latency, "counts": dict(self._counts)}
-        return {**found, "covered": self._covered, "alive": self._alive, "totals": self._totals.tobytes().hex()}
+        return {**found, "covered": self._covered, "alive": self._alive, "tape": self._tape.tobytes().hex()}
 
     def load(self, found: dict[str, Any]) -> None:
         """Go on from a ``dump``."""
         self._last_time, self._counts = found["last_time"], Counter(found["counts"])
         self._last_latency = np.nan if found["last_latency"] is None else found["last_latency"]
         self._covered, self._alive = found["covered"], found["alive"]
-        self._totals = np.frombuffer(bytes.fromhex(found["totals"]), TOTALS_STATE).copy()
+        self._tape = np.frombuffer(bytes.fromhex(found["tape"]), TOTALS_STATE).copy()
+        none = np.empty(0)
+        tape_totals(none.astype(np.int64), none, none, none, self._tape, self._totals)
 
     def counters(self) -> dict[str, int]:
         """The counts; times in whole seconds, rounded down."""
@@ -86,7 +88,5 @@ class Quality:
         """Of trades: number, prints, amount and notional; a total that is not finite is left out."""
         if self._channel != "trades":
             return {}
-        t = self._totals[0]
-        found = {"trades": float(t["trades"]), "prints": float(t["prints"])}
-        found |= {"amount": float(t["amount"] + t["amountlow"]), "quote": float(t["quote"] + t["quotelow"])}
-        return {name: value for name, value in found.items() if np.isfinite(value)}
+        found = zip(("trades", "prints", "amount", "quote"), self._totals.tolist(), strict=True)
+        return {name: value for name, value in found if np.isfinite(value)}

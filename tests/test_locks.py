@@ -79,7 +79,7 @@ def test_a_held_lane_is_skipped_with_a_notice(world):
     book = next(span for span in spans if span.channel == "orderbook")
     with ExitStack() as stack:
         for hour in book.hours:
-            stack.enter_context(partition_lock(book, hour))
+            stack.enter_context(partition_lock(book.root, f"{book.writes}/{book.lane}/{hour}"))
         cycle(watcher)
         made = {p.relative_to(lake / "silver").parts[0] for p in partitions(lake / "silver")}
         assert made == {span.channel for span in spans} - {"orderbook"}
