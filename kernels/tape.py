@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tickstate.kernels._jit import Block, Floats, Int, Ints, OutFloats, State, kernel
+from tickstate.kernels._jit import Block, Floats, Int, Ints, OutFloats, State, helper, kernel
 from tickstate.kernels.bars import UNKNOWN, add_exactly
 from tickstate.kernels.step import has_previous
 
