@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -237,6 +237,9 @@ class Feature:
     ``inputs``, ``outputs``, ``looks_back``, ``params``, ``state`` (dtype of what the kernel carries from call to
     call, or None), ``kernel``, ``source`` (the paper and section), ``default`` (False: only when selected).
     Override ``columns``, ``lookback`` or ``arguments`` where they depend on parameters or settings.
+
+    For ``check_feature``: ``examples`` (parameters with which a few hundred rows show values), ``waivers`` (a reason
+    for each check that does not apply) and a ``reference``.
     """
 
     name: ClassVar[str] = ""
@@ -251,6 +254,14 @@ class Feature:
     kernel: ClassVar[Kernel]
     source: ClassVar[str] = ""
     default: ClassVar[bool] = True
+    examples: ClassVar[Mapping[str, Any]] = {}
+    waivers: ClassVar[Mapping[str, str]] = {}
+    reference: ClassVar[Callable[..., Mapping[str, list[Any]]] | None] = None
+    """A method ``reference(self, columns)``: the slow, obvious form in plain Python, that the kernel must agree with.
+
+    ``columns`` are the feature's inputs by name, as lists: a number or None a row, a list of levels a row, ``trades.*``
+    a number a trade. It gives a list for each output, None where null, the text where ``dtype`` is string.
+    """
 
     settings: Settings = field(default_factory=Settings)
     values: tuple[tuple[str, Any], ...] = ()
