@@ -6,14 +6,14 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tickstate.kernels.book import FLAGS
-from tickstate.runners.executor import Outcome
-from tickstate.runners.plan import Plan
-from tickstate.runners.run import Summary
+if TYPE_CHECKING:  # they load pyarrow, which listing features does not need
+    from tickstate.runners.executor import Outcome
+    from tickstate.runners.plan import Plan
+    from tickstate.runners.run import Summary
 
 EVERY_SECONDS = 5.0
 
@@ -72,6 +72,8 @@ def as_json(data: Any) -> str:
 
 def summary_text(summary: Summary) -> str:
     """A run in a few lines."""
+    from tickstate.kernels.book import FLAGS
+
     counters = summary.counters
     lines = []
     if summary.partitions == summary.up_to_date:
