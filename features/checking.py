@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tickstate.features.base import Column, Feature, FeatureError
+from tickstate.features.base import Column, Feature, FeatureError, Settings
 from tickstate.features.checking_data import Chunk, Lane, lanes, run_lane
 from tickstate.features.engine import Arrays, Engine
 from tickstate.features.graph import Graph, build_graph
@@ -70,10 +70,13 @@ class Subject:
     @cached_property
     def graph(self) -> Graph:
         """The feature with what it reads and nothing else, with parameters that show values on few rows."""
-        entries = self.registry.of_channel(self.feature.channel)
-        examples = {name: dict(e.feature.examples) for name, e in entries.items()}
-        return alone(build_graph(self.feature.channel, [self.feature.name], params=examples, registry=self.registry),
-                     self.feature.name)  # fmt: skip
+        return self.graph_with(Settings())
+
+    def graph_with(self, settings: Settings) -> Graph:
+        """The same with other settings."""
+        name, channel = self.feature.name, self.feature.channel
+        examples = {n: dict(e.feature.examples) for n, e in self.registry.of_channel(channel).items()}
+        return alone(build_graph(channel, [name], settings=settings, params=examples, registry=self.registry), name)
 
     @property
     def instance(self) -> Feature:

@@ -66,6 +66,15 @@ class Lane:
         """The valid rows alone."""
         return replace(self, times=self.times[self.valid], flag=self.flag[self.valid])
 
+    def shallow(self, depth: int) -> Lane:
+        """The first levels alone, as with a smaller ``depth`` in the settings."""
+        arrays = {
+            name: values[:, :depth].copy() if values.ndim == 2
+            else np.minimum(values, depth) if name.endswith("_levels") else values
+            for name, values in self.arrays.items()
+        }  # fmt: skip
+        return replace(self, arrays=arrays)
+
     def known_at(self, time: int) -> Lane:
         """All rows, with the trades up to ``time``."""
         return replace(self, trades=self.trades_between(BEFORE_ALL, time))
@@ -78,11 +87,10 @@ class Lane:
     def chunk(self, first: int, last: int, lead: int = 1) -> Chunk:
         """Rows as the engine takes them: arrays of their own, room for ``lead`` rows of history before the levels."""
         a, b = self._valid_before[[first, last]]
-        room = np.full((lead, DEPTH), np.nan)
-        arrays = {
-            name: np.concatenate((room, values[a:b])) if values.ndim == 2 else values[a:b].copy()
-            for name, values in self.arrays.items()
-        }
+        arrays = {}
+        for name, values in self.arrays.items():
+            room = np.full((lead, *values.shape[1:]), np.nan)
+            arrays[name] = np.concatenate((room, values[a:b])) if values.ndim == 2 else values[a:b].copy()
         return Chunk(self.flag[first:last], arrays, lead)
 
     def whole_chunk(self, writable: bool) -> tuple[dict[str, np.ndarray], Arrays]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tickstate.features import versions
-from tickstate.features.base import SECOND, Feature, FeatureError, near
+from tickstate.features.base import SECOND, Feature, FeatureError, Settings, near
 from tickstate.features.checking import (
     CheckError,
     Columns,
@@ -159,6 +159,17 @@ def empty_and_one_row(s: Subject) -> None:
     same_bits(first, {name: values[:1] for name, values in whole.items()}, "the first row alone")
 
 
+def shallow_books(s: Subject) -> None:
+    """With ``depth`` 1 and 3 it reads no level that is not there; interpreted, so that bounds are checked."""
+    if not any(values.ndim == 2 for values in s.lanes[0].arrays.values()):
+        raise WaivedError(f"{s.feature.channel} has no levels")
+    for depth in (1, 3):
+        graph, lane = s.graph_with(Settings(depth=depth)), s.lanes[0].rows(0, 64).shallow(depth)
+        with interpreting():
+            slow = run_lane(graph, lane)
+        same_bits(run_lane(graph, lane), slow, f"depth {depth}, compiled and interpreted")
+
+
 def nulls_and_flagged_rows(s: Subject) -> None:
     """Null on flagged rows, which change no other row; never null where the column says so; some value somewhere."""
     shown = dict.fromkeys(s.instance.names, False)
@@ -275,8 +286,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     check.__name__: check
     for check in (
         schema_and_units, agrees_with_reference, repeatable, prefix, cuts, cold_start, state_restored,
-        inputs_unchanged, read_only_inputs, empty_and_one_row, nulls_and_flagged_rows, compiled_equals_interpreted,
-        two_threads, memory_is_bounded, version_raised,
+        inputs_unchanged, read_only_inputs, empty_and_one_row, shallow_books, nulls_and_flagged_rows,
+        compiled_equals_interpreted, two_threads, memory_is_bounded, version_raised,
     )
 }  # fmt: skip
 """Every check by name, in the order they are run; the first line of its docstring says what it holds."""

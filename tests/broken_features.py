@@ -1,12 +1,14 @@
 """One good feature, and features that are each broken in one way, with the check that must catch it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from tickstate import Column, Feature, Lookback, helper, kernel
+from tickstate.features.trades import TradeWindows
 from tickstate.features.windows import Windows
-from tickstate.kernels._jit import Block, Floats, Int, Ints, OutFloats
+from tickstate.kernels._jit import Block, Floats, Int, Ints, Levels, OutFloats
 
 CLOCK_AND_MID = ("capture_ts", "mid_price")
 A_YEAR = 365 * 86_400
@@ -253,6 +255,45 @@ class NeedsTwoRows(Mid):
     name, outputs, kernel = "needs_two_rows", column("second"), second_row
 
 
+@kernel
+def third_level(bid_price: Levels, start: Int, out: Block) -> None:
+    for i in range(start, bid_price.shape[0]):
+        out[0, i - start] = bid_price[i, 2]
+
+
+class NeedsThreeLevels(Feature):
+    name, group, inputs, kernel = "needs_three_levels", "test", ("bid_price",), third_level
+    outputs = column("third")
+
+
+@kernel
+def last_trade(capture_ts: Ints, amount: Floats, start: Int, out: Block) -> None:
+    for i in range(start, capture_ts.shape[0]):
+        out[0, i - start] = amount[amount.shape[0] - 1] if amount.shape[0] else math.nan
+
+
+class LooksAheadAtTrades(Feature):
+    """The last trade of the chunk, not of the row."""
+
+    name, group, inputs, kernel = "looks_ahead_at_trades", "test", ("capture_ts", "trades.amount"), last_trade
+    outputs = column("last_amount")
+
+    def trades_lookback(self):
+        return Lookback(seconds=86_400)
+
+
+class ShortTradesLookback(TradeWindows):
+    """Windows of 900 s over trades of which it asks for 5 s."""
+
+    name, group = "short_trades_lookback", "test"
+
+    def columns(self):
+        return tuple(replace(c, name=f"short_{c.name}") for c in super().columns())
+
+    def trades_lookback(self):
+        return Lookback(seconds=5)
+
+
 def count_objects(mid, start, state, out):
     for i in range(start, mid.shape[0]):
         state[0]["seen"] = state[0]["seen"] + 1
@@ -283,6 +324,9 @@ BROKEN = (  # class, check, what it says
     (Remembers, "memory_is_bounded", "bytes of state after"),
     (WrapsAround, "compiled_equals_interpreted", "integers that overflow"),
     (SharesScratch, "two_threads", "scratch belongs inside the kernel"),
+    (NeedsThreeLevels, "shallow_books", "out of bounds"),
+    (LooksAheadAtTrades, "prefix", "the first 1 rows alone"),
+    (ShortTradesLookback, "cold_start", "(or trades_lookback)"),
     (NeedsTwoRows, "empty_and_one_row", "out of bounds"),
     (UnsavedState, "state_restored", "Python objects cannot be saved"),
 )
