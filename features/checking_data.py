@@ -148,7 +148,7 @@ def state_bytes(state: State) -> int:
 
 @cache
 def lanes(channel: str, n: int = 128) -> tuple[Lane, Lane]:
-    """Two lanes of a channel: one with everything that happens, one without a gap longer than a minute."""
+    """Two lanes of a channel: one with everything that happens, one without a gap longer than three minutes."""
     return make_lane(channel, n, 1, gaps=0.08), make_lane(channel, n, 2, gaps=0.0)
 
 
@@ -169,7 +169,8 @@ def make_lane(channel: str, n: int, seed: int, gaps: float = 0.0, every: int = 0
 def _times(draw: np.random.RandomState, n: int, gaps: float, every: int) -> np.ndarray:
     steps = np.array(_CALM)[draw.randint(0, len(_CALM), n)]
     if not gaps:
-        steps[: n // 2] //= 8  # dense enough for what needs 30 rows in a window
+        steps[: n // 2] //= 8  # dense enough for what needs 30 rows in a window,
+        steps[3 * n // 4 :] *= 3  # and at last longer than the longest window
     far = draw.randint(0, 1000, n) < 1000 * gaps
     steps[far] = np.array(_GAPS)[draw.randint(0, len(_GAPS), int(far.sum()))]
     if every:
