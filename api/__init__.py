@@ -2,7 +2,7 @@
 
 >>> import tickstate
 >>> sorted(tickstate.__all__)[:3]
-['Column', 'Feature', 'FeatureError']
+['Block', 'Column', 'Feature']
 
 Importing this loads neither numba nor pyarrow; the names below load what they need.
 """
@@ -33,6 +33,9 @@ _PLACES = {
     "default_registry": "tickstate.features.registry",
     "kernel": "tickstate.kernels._jit",
     "helper": "tickstate.kernels._jit",
+    **dict.fromkeys(
+        ("Int", "Float", "Ints", "Floats", "Levels", "OutFloats", "Block", "State"), "tickstate.kernels._jit"
+    ),
 }
 
 __all__ = ["__version__", *_PLACES]

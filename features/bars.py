@@ -174,7 +174,7 @@ class SumBars(BarRule):
     state, kernel = bars.SUM_STATE, bars.cut_by_sum
 
     def arguments(self) -> tuple[object, ...]:
-        return (self["threshold"],)
+        return (float(self["threshold"] or 0),)
 
 
 class TickBars(SumBars):
@@ -218,7 +218,7 @@ class PrintBars(BarRule):
         return not self["merge_prints"]
 
     def arguments(self) -> tuple[object, ...]:
-        return (int(self["threshold"]), int(self["merge_prints"]), int(self.counted))
+        return (int(self["threshold"] or 0), int(self["merge_prints"]), int(self.counted))
 
 
 class ImbalanceBars(PrintBars):

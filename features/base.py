@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -60,6 +60,9 @@ SOURCES: Mapping[str, Mapping[str, str]] = {
 
 BARS = {f"{channel}_bars": channel for channel in SOURCES}
 """Channels of gold, each with the channel of silver whose columns its features read."""
+
+BAR_SOURCES = ("capture_ts", "timestamp", "side", "price", "amount", "base", "bar_end")
+"""What features of bars may read beside the columns of silver, their own channel's fields among it."""
 
 DTYPES = ("double", "int64", "int8", "bool", "string")
 
@@ -240,6 +243,9 @@ class Feature:
     ``inputs``, ``outputs``, ``looks_back``, ``params``, ``state`` (dtype of what the kernel carries from call to
     call, or None), ``kernel``, ``source`` (the paper and section), ``default`` (False: only when selected).
     Override ``columns``, ``lookback`` or ``arguments`` where they depend on parameters or settings.
+
+    For ``check_feature``: ``examples`` (parameters with which a few hundred rows show values), ``waivers`` (a reason
+    for each check that does not apply) and a ``reference``.
     """
 
     name: ClassVar[str] = ""
@@ -254,6 +260,14 @@ class Feature:
     kernel: ClassVar[Kernel]
     source: ClassVar[str] = ""
     default: ClassVar[bool] = True
+    examples: ClassVar[Mapping[str, Any]] = {}
+    waivers: ClassVar[Mapping[str, str]] = {}
+    reference: ClassVar[Callable[..., Mapping[str, list[Any]]] | None] = None
+    """A method ``reference(self, columns)``: the slow, obvious form in plain Python, that the kernel must agree with.
+
+    ``columns`` are the feature's inputs by name, as lists: a number or None a row, a list of levels a row, ``trades.*``
+    a number a trade. It gives a list for each output, None where null, the text where ``dtype`` is string.
+    """
 
     settings: Settings = field(default_factory=Settings)
     values: tuple[tuple[str, Any], ...] = ()

@@ -11,8 +11,23 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
-from tickstate.features.base import BARS, DTYPES, SOURCES, Column, Feature, FeatureError, Param, Settings, near
+from tickstate.features.base import (
+    BAR_SOURCES,
+    BARS,
+    DTYPES,
+    SOURCES,
+    Column,
+    Feature,
+    FeatureError,
+    Param,
+    Settings,
+    near,
+)
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "tickstate.features"
 BUILT_IN = "tickstate"
@@ -49,7 +64,7 @@ class Registry:
         """Add a feature class, or raise a ``FeatureError`` that names package, plugin and the rule it breaks."""
         where = f"plugin {getattr(feature, 'name', feature)!r} of package {package!r}"
         self._check_declarations(feature, where)
-        instance = feature.make(Settings())
+        instance = self._default_instance(feature, where)
         if len(set(instance.names)) != len(instance.names) or not (instance.names or _is_rule(feature)):
             raise FeatureError(f"columns {list(instance.names)}", where=where, expected="one or more, each once")
         for column in instance.columns():
@@ -73,11 +88,86 @@ class Registry:
             raise FeatureError(f"unknown feature {name!r}", fix=near(name, self.names()))
         return found
 
+    def maker(self, channel: str, name: str) -> Entry | None:
+        """Who makes an input of a channel's features: of bars, a feature of silver before another of bars."""
+        found = self._makers.get((BARS[channel], name)) if channel in BARS else None
+        return found or self._makers.get((channel, name))
+
     def names(self, channels: Iterable[str] | None = None) -> set[str]:
         """Everything that selects: names of features, groups and columns."""
         chosen = [e for e in self if channels is None or e.feature.channel in channels]
         found = {e.feature.name for e in chosen} | {e.feature.group for e in chosen}
         return found.union(*(e.names for e in chosen))
+
+    def extended(self, features: Iterable[type[Feature]], package: str) -> Registry:
+        """A registry with these features beside ours (or instead: a class imported anew), held together."""
+        features = list(features)
+        again = {(f.channel, f.name, f.__module__, f.__qualname__) for f in features}
+        made = Registry()
+        for e in self:
+            f = e.feature
+            if (f.channel, f.name, f.__module__, f.__qualname__) not in again:
+                made.register(f, e.package)
+        for f in features:
+            made.register(f, self.package_of(f) or package)
+        made.check()
+        return made
+
+    def package_of(self, feature: type[Feature]) -> str:
+        """The package that a class was registered from, empty if it was not."""
+        return next((e.package for e in self if e.feature is feature), "")
+
+    def check(self) -> None:
+        """Hold all features together: inputs that nobody makes, and circles. Raises a ``FeatureError`` on the first.
+
+        Apart from ``register``, since a plugin may read what one that is registered later makes.
+        """
+        for entry in self:
+            where = f"plugin {entry.feature.name!r} of package {entry.package!r}"
+            channel = entry.feature.channel
+            rows = BARS.get(channel, channel)
+            known = {n for (c, n) in self._makers if c in (channel, rows)} | set(SOURCES[rows])
+            known |= set(BAR_SOURCES) if channel in BARS else set()
+            for name in entry.feature.inputs:
+                if name not in known:
+                    fix = f"{near(name, known)}; mend the plugin{_or_uninstall(entry.package)}"
+                    raise FeatureError(f"unknown input {name!r}", where=where, fix=fix)
+        done: set[str] = set()
+        for entry in self:
+            self._check_circle(entry, done, ())
+
+    def _check_circle(self, entry: Entry, done: set[str], path: tuple[Entry, ...]) -> None:
+        """Depth first along the inputs; ``path`` is how ``entry`` was come to."""
+        key = f"{entry.feature.channel} {entry.feature.name}"
+        if key in done:
+            return
+        if entry in path:
+            circle = (*path[path.index(entry) :], entry)
+            guilty = next((e.package for e in circle if e.package != BUILT_IN), BUILT_IN)
+            raise FeatureError(
+                f"features read each other in a circle: {' -> '.join(e.feature.name for e in circle)}",
+                where=f"package{'s' * (len({e.package for e in circle}) > 1)} "
+                + " and ".join(sorted({repr(e.package) for e in circle})),
+                fix=f"break one of these inputs{_or_uninstall(guilty)}",
+            )
+        for name in entry.feature.inputs:
+            maker = self.maker(entry.feature.channel, name)
+            if maker is not None:
+                self._check_circle(maker, done, (*path, entry))
+        done.add(key)
+
+    def _default_instance(self, feature: type[Feature], where: str) -> Feature:
+        """With default parameters and settings: what every declaration must stand."""
+        try:
+            instance = feature.make(Settings())
+            instance.columns(), instance.lookback(), instance.trades_lookback(), instance.arguments()
+        except FeatureError as error:
+            inside = f"{where}: {error.where}" if error.where else where
+            raise FeatureError(error.got, where=inside, expected=error.expected, fix=error.fix) from error
+        except Exception as error:
+            got = f"its declarations fail with the default parameters: {type(error).__name__}: {error}"
+            raise FeatureError(got, where=where, fix="mend columns(), lookback() or arguments()") from error
+        return instance
 
     def _check_declarations(self, feature: type[Feature], where: str) -> None:
         if not (inspect.isclass(feature) and issubclass(feature, Feature)):
@@ -98,6 +188,9 @@ class Registry:
         for key, param in feature.params.items():
             if not isinstance(param, Param) or not param.doc:
                 raise FeatureError(f"parameter {key!r}", where=where, expected="a Param with a doc")
+        for key in feature.examples:
+            if key not in feature.params:
+                raise FeatureError(f"examples[{key!r}] is no parameter", where=where, fix=near(key, feature.params))
 
     def _check_column(self, column: Column, feature: type[Feature], where: str) -> None:
         if not _COLUMN.fullmatch(column.name):
@@ -135,13 +228,27 @@ def default_registry() -> Registry:
     for feature in (f for module in built_in for f in module.FEATURES):
         registry.register(feature)
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name)):
-        package = point.dist.name if point.dist else point.value
-        try:
-            loaded = point.load()
-        except Exception as error:
-            where = f"entry point {point.name!r} of package {package!r}"
-            fix = f"mend or remove it: pip uninstall {package}"
-            raise FeatureError(f"{type(error).__name__}: {error}", where=where, fix=fix) from error
-        for feature in loaded if isinstance(loaded, list | tuple) else (loaded,):
-            registry.register(feature, package)
+        _load(registry, point)
+    registry.check()
     return registry
+
+
+def _load(registry: Registry, point: EntryPoint) -> None:
+    """Register what an entry point offers; whatever goes wrong, the error says which package to mend or remove."""
+    package = point.dist.name if point.dist else point.value
+    try:
+        loaded = point.load()
+    except Exception as error:
+        where = f"entry point {point.name!r} of package {package!r}"
+        fix = f"mend or remove it: pip uninstall {package}"
+        raise FeatureError(f"{type(error).__name__}: {error}", where=where, fix=fix) from error
+    for feature in loaded if isinstance(loaded, list | tuple) else (loaded,):
+        try:
+            registry.register(feature, package)
+        except FeatureError as error:
+            fix = f"{error.fix or 'mend the plugin'}{_or_uninstall(package)}"
+            raise FeatureError(error.got, where=error.where, expected=error.expected, fix=fix) from error
+
+
+def _or_uninstall(package: str) -> str:
+    return "" if package == BUILT_IN else f", or remove it: pip uninstall {package}"

@@ -102,6 +102,7 @@ class Vpin(Feature):
         ),
     )  # fmt: skip
     kernel, state = trades.vpin, trades.VPIN_STATE
+    examples = {"bucket_volume": 3.0, "window": 4, "min_buckets": 2}
     source = "Easley, Lopez de Prado, O'Hara 2012, Flow Toxicity and Liquidity in a High-frequency World, section 2"
 
     def new_state(self) -> tuple[np.ndarray, ...]:

@@ -61,8 +61,9 @@ def fold_bars(x: Levels, ends: Ints, state: State(FOLD_STATE), kinds: Ints, out:
                     total, low = add_exactly(total, low, value * value if kinds[c] == SUM_OF_SQUARES else value)
                     count += 1.0
             if j < ends.shape[0]:
-                value = (total + low) / count if kinds[c] == MEAN else total + low
-                out[c, j] = value if count > 0.0 else math.nan
+                out[c, j] = math.nan
+                if count > 0.0:
+                    out[c, j] = (total + low) / count if kinds[c] == MEAN else total + low
                 total, low, count = 0.0, 0.0, 0.0
             begin = end
         state[c]["total"], state[c]["low"], state[c]["count"] = total, low, count
@@ -92,7 +93,7 @@ def flow_bars(
             buy, sell = bh + bl, sh + sl
             out[0, j], out[1, j], out[2, j], out[3, j] = vh + vl, qh + ql, buy, sell
             out[4, j] = (qh + ql) / (nh + nl)
-            out[5, j] = (buy - sell) / (buy + sell)
+            out[5, j] = (buy - sell) / (buy + sell) if buy + sell > 0.0 else math.nan
             vh, vl, qh, ql, nh, nl = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
             bh, bl, sh, sl = 0.0, 0.0, 0.0, 0.0
         begin = end

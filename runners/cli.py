@@ -183,6 +183,47 @@ def describe(name: str, as_json: bool) -> None:
     click.echo(report.describe_text(name, as_json))
 
 
+@features.command()
+@click.argument("names", nargs=-1, metavar="NAME...")
+@click.option("--only", multiple=True, metavar="CHECK", help="Only this check, by name.")
+@click.option("--versions", type=click.Path(path_type=Path), help="File of versions; default: beside the module.")
+@click.option("--renew", is_flag=True, help="Write that file anew; refused where numbers changed and versions did not.")
+@_JSON
+def check(names: tuple[str, ...], only: tuple[str, ...], versions: Path | None, renew: bool, as_json: bool) -> int:
+    """Hold features (groups, columns; default: every built-in) to all that the engine counts on, check by check."""
+    from tickstate.runners import catalog
+
+    if renew:
+        click.echo(catalog.renew_text(names, versions))
+        return 0
+    found = catalog.check_features(names, only, versions)
+    click.echo(catalog.check_text(found, as_json))
+    return 1 if any(r.outcome == "failed" for r in found) else 0
+
+
+@features.command()
+@click.option("--feature", "names", multiple=True, metavar="NAME", help="Feature, group or column; default: all.")
+@click.option("--dot", is_flag=True, help="As Graphviz reads it: features graph --dot | dot -Tsvg > features.svg")
+def graph(names: tuple[str, ...], dot: bool) -> None:
+    """What reads what: features, the columns they read, and who makes them."""
+    from tickstate.features import drawing
+    from tickstate.features.registry import default_registry
+
+    found = drawing.edges(default_registry(), names)
+    click.echo(drawing.as_dot(found) if dot else drawing.as_text(found))
+
+
+@features.command()
+@click.argument("name")
+@click.option("--kind", default="step", show_default=True, help="row, step, window or joined: what it looks back on.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path), help="Folder to make; default: ./tickstate-NAME.")
+def new(name: str, kind: str, folder: Path | None) -> None:
+    """A package with a feature of your own: class, kernel, naive reference, tests. Installs and passes as it is."""
+    from tickstate.features.scaffold import write_package
+
+    click.echo(write_package(name, kind, folder))
+
+
 def _watch(selection: Any, observer: Any, chosen: dict[str, Any], as_json: bool) -> int:
     from contextlib import ExitStack
 

@@ -6,14 +6,15 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tickstate.kernels.book import FLAGS
 from tickstate.lake.names import is_daily
-from tickstate.runners.run import AnyPlan, Summary
-from tickstate.runners.worker import Outcome
+
+if TYPE_CHECKING:  # they load pyarrow, which listing features does not need
+    from tickstate.runners.run import AnyPlan, Summary
+    from tickstate.runners.worker import Outcome
 
 EVERY_SECONDS = 5.0
 
@@ -75,6 +76,8 @@ def as_json(data: Any) -> str:
 
 def summary_text(summary: Summary) -> str:
     """A run in a few lines."""
+    from tickstate.kernels.book import FLAGS
+
     counters = summary.counters
     lines = []
     if summary.partitions == summary.up_to_date:

@@ -43,6 +43,15 @@ MISTAKES = {
     "far-off symbol": (["plan", "--lake", "{lake}", "--symbol", "??"], ["known: BTC-USDT, ETH-USDT"]),
     "wrong feature": (["run", "--lake", "{lake}", "--feature", "ofy"], ["'ofy'", "did you mean 'ofi'?"]),
     "wrong feature to describe": (["describe", "mid_prise"], ["did you mean 'mid_price'?"]),
+    "wrong feature to check": (["check", "ofy"], ["did you mean 'ofi'?"]),
+    "wrong check": (["check", "ofi", "--only", "prefixx"], ["did you mean 'prefix'?"]),
+    "wrong versions file": (["check", "ofi", "--versions", "{file}x"], ["{file}x", "--renew"]),
+    "versions file no JSON": (["check", "ofi", "--renew", "--versions", "{file}"], ["{file}", "expected JSON"]),
+    "renew built-ins nowhere": (["check", "--renew"], ["--versions tests/versions.json"]),
+    "wrong feature of the graph": (["graph", "--feature", "ofy"], ["did you mean 'ofi'?"]),
+    "new with a bad name": (["new", "My Feature"], ["'my_feature'"]),
+    "new of a bad kind": (["new", "fine", "--kind", "rows"], ["did you mean 'row'?"]),
+    "new where something is": (["new", "fine", "--dir", "{lake}"], ["{lake}", "there already"]),
     "bad hour": (["run", "--lake", "{lake}", "--start", "yesterday"], ["'yesterday' is no hour", "2024-08-08T23"]),
     "half an hour": (["plan", "--lake", "{lake}", "--end", "2024-03-01T22:30"], ["is no hour"]),
     "hour 24": (["plan", "--lake", "{lake}", "--end", "2024-03-01T24"], ["is no hour"]),
@@ -251,6 +260,83 @@ def test_list_shows_every_feature(call):
     assert {(f["name"], f["channel"]) for f in found} == {
         (e.feature.name, e.feature.channel) for e in default_registry()
     }
+
+
+def test_check_prints_each_check(call):
+    from tickstate.features.checks import CHECKS
+
+    code, out, err = call("check", "weighted_mid")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "top_of_book (orderbook)"
+    assert [line.split()[1] for line in lines[1:-1]] == [*CHECKS]
+    assert "  waived  agrees_with_reference        compared with tests/naive.py in the test suite" in lines
+    assert lines[-1] == f"{len(CHECKS)} checks: {len(CHECKS) - 2} passed, 0 failed, 2 waived"
+    [found] = json.loads(call("check", "weighted_mid", "--only", "prefix", "--json")[1])
+    assert found == {
+        "feature": "top_of_book", "channel": "orderbook", "check": "prefix", "outcome": "passed", "reason": "",
+    }  # fmt: skip
+
+
+def test_check_of_a_broken_feature_is_exit_code_1(call, monkeypatch, tmp_path):
+    import broken_features
+
+    monkeypatch.setattr(
+        "tickstate.runners.catalog.default_registry",
+        lambda: default_registry().extended([broken_features.LooksAhead, broken_features.Good], "theirs"),
+    )
+    code, out, _ = call("check", "looks_ahead", "good", "--only", "prefix", "--only", "version_raised")
+    assert code == 1
+    assert "looks_ahead (orderbook)\n  failed  prefix" in out
+    assert "good (orderbook)\n  passed  prefix" in out
+    assert out.endswith("4 checks: 1 passed, 2 failed, 1 waived\n")
+    code, out, _ = call("check", "good", "--renew", "--versions", tmp_path / "versions.json")
+    assert (code, out) == (0, f"{tmp_path / 'versions.json'}: orderbook/good\n1 records changed\n")
+    code, out, _ = call("check", "looks_ahead", "--versions", tmp_path / "versions.json", "--only", "version_raised")
+    assert code == 1
+    assert "not in the versions file" in out
+
+
+def test_graph_of_one_feature_and_what_it_needs(call):
+    assert call("graph", "--feature", "kyle_lambda") == (0, "\n".join([
+        "orderbook",
+        "  top_of_book <- bronze (bid_price, bid_size, ask_price, ask_size)",
+        "  mid_steps <- bronze (capture_ts), top_of_book (mid_price)",
+        "  trade_clock <- bronze (capture_ts), bronze trades (trades.capture_ts)",
+        "  signed_trade_vol <- bronze (capture_ts), bronze trades (trades.capture_ts, trades.amount, trades.side)",
+        "  kyle_lambda <- bronze (capture_ts), signed_trade_vol (signed_trade_vol), mid_steps (log_return), "
+        "trade_clock (trade_age_s)",
+        "",
+    ]), "")  # fmt: skip
+
+
+def test_graph_shows_every_feature(call):
+    code, out, err = call("graph")
+    assert (code, err) == (0, "")
+    shown = [line.split()[0] for line in out.splitlines() if " <- " in line]
+    assert shown == [e.feature.name for e in default_registry()]
+
+
+def test_graph_as_dot(call):
+    code, out, err = call("graph", "--dot")
+    assert (code, err) == (0, "")
+    assert out.startswith("digraph features {")
+    assert out.count("{") == out.count("}") == 4
+    assert all(line.count('"') % 2 == 0 for line in out.splitlines())
+    for entry in default_registry():
+        key = f'"{entry.feature.channel}/{entry.feature.name}"'
+        assert f"    {key} [label=" in out, "a node"
+        assert f" -> {key} [label=" in out, "an arrow to it"
+    assert '  "orderbook/ofi" -> "orderbook/ofi_sum" [label="ofi"];' in out
+    assert '  "orderbook: bronze trades" -> "orderbook/vpin" [label=' in out
+
+
+def test_new_says_what_it_wrote(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call("new", "my_thing", "--kind", "row")
+    assert (code, err) == (0, "")
+    assert (tmp_path / "tickstate-my-thing" / "src" / "tickstate_my_thing" / "my_thing.py").is_file()
+    assert "pip install -e tickstate-my-thing && features check my_thing" in out
 
 
 def test_describe_shows_every_column(call):

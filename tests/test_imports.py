@@ -54,6 +54,36 @@ def test_help_loads_click_alone(arguments):
     assert loaded_by(HELP.format(arguments=arguments)) == ["click"]
 
 
+PLUGINS = """
+import importlib.metadata, types, sys
+from tickstate import Column, Feature, kernel, Block, Floats, Int
+
+@kernel
+def half(mid: Floats, start: Int, out: Block) -> None:
+    for i in range(start, mid.shape[0]):
+        out[0, i - start] = mid[i] / 2
+
+def point(i):
+    made = type(f"P{i}", (Feature,), dict(name=f"plugin_{i}", group="p", inputs=("mid_price",), kernel=half,
+                                          outputs=(Column(f"plugin_{i}", "1", "f"),)))
+    return types.SimpleNamespace(name=f"p{i}", value="p", dist=types.SimpleNamespace(name="many"), load=lambda: made)
+
+importlib.metadata.entry_points = lambda **chosen: [point(i) for i in range(100)]
+"""
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["graph"], ["new", "fine", "--dir", "{tmp}/fine"]])
+def test_listing_a_hundred_plugins_loads_neither_numba_nor_pyarrow(arguments, tmp_path):
+    """What makes it quick; a kernel is compiled when it is called, and no file is read."""
+    arguments = [a.format(tmp=tmp_path) for a in arguments]
+    assert set(loaded_by(PLUGINS + HELP.format(arguments=arguments))) <= {"numpy", "click"}
+
+
+def test_the_testing_module_loads_no_pytest_before_it_is_asked():
+    code = "import tickstate.testing, sys; assert not {'pytest', 'hypothesis'} & set(sys.modules)"
+    assert set(loaded_by(code)) <= {"numpy"}
+
+
 def test_importing_numba_waits_for_a_kernel():
     """Plans, records and listings need none."""
     assert "numba" not in loaded_by("import tickstate; tickstate.run; tickstate.scan; tickstate.default_registry()")

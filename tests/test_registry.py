@@ -139,6 +139,62 @@ def test_a_feature_that_reads_itself(registry):
         build_graph("orderbook", ["one"], registry=registry)
 
 
+def test_features_are_held_together_by_check(registry):
+    registry.register(feature("reader", inputs=("capture_ts", "later_value")), "first")
+    with pytest.raises(FeatureError, match="'later_value'"):
+        registry.check()
+    registry.register(feature("later"), "second")
+    registry.check()
+
+
+def test_check_names_package_plugin_and_the_nearest_input(registry):
+    registry.register(feature("one", column="micro_price"), "first")
+    registry.register(feature("two", inputs=("capture_ts", "micro_prise")), "second")
+    with pytest.raises(FeatureError) as caught:
+        registry.check()
+    assert caught.value.where == "plugin 'two' of package 'second'"
+    assert caught.value.got == "unknown input 'micro_prise'"
+    assert "did you mean 'micro_price'?" in caught.value.fix
+    assert "pip uninstall second" in caught.value.fix
+
+
+def test_an_input_of_another_channel_is_unknown(registry):
+    registry.register(feature("one", channel="trades", inputs=("price",)))
+    registry.register(feature("two", inputs=("one_value",)))
+    with pytest.raises(FeatureError, match=r"plugin 'two'.*unknown input 'one_value'"):
+        registry.check()
+
+
+def test_check_shows_a_circle_as_a_path_and_its_packages(registry):
+    registry.register(feature("outside", column="d", inputs=("c",)), "zeroth")
+    registry.register(feature("one", column="a", inputs=("c",)), "first")
+    registry.register(feature("two", column="b", inputs=("a",)), "second")
+    registry.register(feature("three", column="c", inputs=("b",)), "second")
+    with pytest.raises(FeatureError) as caught:
+        registry.check()
+    assert "in a circle: three -> two -> one -> three" in str(caught.value)
+    assert caught.value.where == "packages 'first' and 'second'"
+    assert "pip uninstall second" in caught.value.fix
+
+
+def test_a_feature_that_reads_itself_is_a_circle(registry):
+    registry.register(feature("one", column="a", inputs=("a",)), "first")
+    with pytest.raises(FeatureError, match=r"package 'first'.*circle: one -> one"):
+        registry.check()
+
+
+def test_extended_leaves_the_registry_alone(registry):
+    registry.register(feature("one"), "first")
+    two = feature("two", inputs=("one_value",))
+    more = registry.extended([two], "second")
+    assert [(e.feature.name, e.package) for e in more] == [("one", "first"), ("two", "second")]
+    assert [e.feature.name for e in registry] == ["one"]
+    anew = feature("two", inputs=("one_value",), version=2)
+    assert [e.feature.version for e in more.extended([anew], "third")] == [1, 2], "a class imported anew"
+    with pytest.raises(FeatureError, match="unknown input"):
+        registry.extended([feature("three", inputs=("nothing",))], "second")
+
+
 def chain(registry):
     """mid -> step (1 step) -> window (60 s) -> mean (300 s)."""
     registry.register(feature("mean", column="m", inputs=("capture_ts", "w"), looks_back=Lookback(seconds=300)))
@@ -334,6 +390,34 @@ def test_a_plugin_that_breaks_a_rule_is_named(plugins):
 def test_a_plugin_that_cannot_be_imported_is_named(plugins):
     with pytest.raises(FeatureError, match="a-package"):
         plugins(Point("x", ImportError("No module named 'theirs'"), "a-package"))
+
+
+def test_inputs_may_be_made_by_a_plugin_that_comes_later(plugins):
+    reader, maker = feature("reader", inputs=("maker_value",)), feature("maker")
+    assert plugins(Point("a", reader, "a-package"), Point("b", maker, "b-package")).find("reader")
+
+
+WRONG = {
+    "unknown input": (lambda: feature("mine", inputs=("mid_prise",)), ["unknown input 'mid_prise'", "'mid_price'"]),
+    "column taken": (lambda: feature("mine", column="ofi"), ["column 'ofi' is already made by 'ofi'", "'tickstate'"]),
+    "circle": (lambda: feature("mine", column="x", inputs=("x",)), ["circle: mine -> mine"]),
+    "no unit": (lambda: feature("mine", outputs=(Column("x", "", "f"),)), ["'x' lacks unit or formula"]),
+    "bad default": (lambda: feature("mine", params={"h": Param(0, "h", minimum=1)}), ["features.mine] h", "at least"]),
+    "not one": (lambda: feature("mine", examples={"horizon": 1}), ["examples['horizon'] is no parameter"]),
+    "columns fail": (lambda: feature("mine", columns=lambda self: self["h"]), ["KeyError: 'h'", "mend columns()"]),
+    "arguments fail": (lambda: feature("mine", arguments=lambda self: 1 / 0), ["ZeroDivisionError"]),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_one_broken_plugin_says_which_package_to_remove(plugins, what):
+    make, says = WRONG[what]
+    with pytest.raises(FeatureError) as caught:
+        plugins(Point("good", feature("good"), "a-package"), Point("bad", make(), "b-package"))
+    assert "'b-package'" in caught.value.where
+    for text in (*says, "'mine'" if what != "circle" else "mine", "pip uninstall b-package"):
+        assert text in str(caught.value)
+    assert "a-package" not in str(caught.value)
 
 
 def test_the_reference_of_a_feature_has_all_it_needs():

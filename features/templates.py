@@ -1,0 +1,370 @@
+"""The texts that ``features new`` writes. A kind of feature is one entry of ``KINDS``; the rest is common to all.
+
+``$name`` is the feature, ``$cls`` its class, ``$module`` the import package, ``$package`` the distribution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of feature: what it is, its module, and the part of its test that is worked by hand."""
+
+    about: str
+    module: str
+    test: str
+
+
+PYPROJECT = """\
+[build-system]
+requires = ["setuptools>=68"]
+build-backend = "setuptools.build_meta"
+
+[project]
+name = "$package"
+version = "0.1.0"
+description = "A tickstate feature: $name"
+requires-python = ">=3.11"
+dependencies = ["tickstate"]
+
+[project.optional-dependencies]
+test = ["pytest>=8"]
+
+# this is how tickstate finds the feature; a list of classes works too
+[project.entry-points."tickstate.features"]
+$name = "$module.$name:$cls"
+
+[tool.setuptools.package-data]
+$module = ["versions.json"]
+"""
+
+INIT = '''\
+"""$name, a feature for tickstate."""
+'''
+
+README = """\
+# $package
+
+`$name`: $about.
+
+All of it is in `src/$module/$name.py`: a kernel, a class of declarations, a slow reference.
+
+    pip install -e '.[test]'
+    features list
+    features describe $name
+    features check $name
+    pytest
+    features run --demo --feature $name
+
+When the numbers are as you want them, note them:
+
+    features check $name --renew
+
+That writes `versions.json` beside the module. From then on a change of the kernel that is not a new `version` fails the
+check `version_raised`; partitions are computed anew when the version rises.
+
+- `tickstate` hands the kernel valid rows only, in order, and puts nulls on the flagged ones. Undefined is NaN.
+- Rows before `start` are history, as much as the lookback says; `out[column, row - start]` is filled for the rest.
+- Times are integer microseconds.
+"""
+
+TEST = '''\
+"""$name: every check of tickstate, and a lane worked by hand."""
+
+import math
+
+import tickstate
+from tickstate.testing import book_table, parametrize_with_checks, trade_table
+
+from $module.$name import $cls
+
+
+@parametrize_with_checks([$cls])
+def test_$name(check):
+    check()
+
+
+$test
+'''
+
+_HAND = '''\
+def same(got, expected):
+    assert len(got) == len(expected)
+    for value, wanted in zip(got, expected, strict=True):
+        assert value is None if wanted is None else math.isclose(value, wanted, rel_tol=1e-12)
+
+
+def test_by_hand():
+    """Through the public interface, from bronze: the package must be installed (pip install -e .)."""
+    table = tickstate.compute(book_table(BOOK), ["$name"], trades=trade_table(TRADES))
+    same(table["$name"].to_pylist(), EXPECTED)
+
+
+def test_the_reference_by_hand():
+    same($cls.make().reference(INPUTS)["$name"], EXPECTED)
+'''
+
+ROW = Kind(
+    "the relative spread for each lot that stands at the touch",
+    '''\
+"""$name: the relative spread for each lot at the touch. A row feature: it looks at one snapshot alone."""
+
+from __future__ import annotations
+
+from tickstate import Block, Column, Feature, Floats, Int, Levels, kernel
+
+
+# n = rows, l = levels
+@kernel
+def fill(relative_spread: Floats, bid_size: Levels, ask_size: Levels, start: Int, out: Block) -> None:
+    """out[0, i - start] = 1e4 * relative_spread / (q_0 + r_0). Sizes are (n, l), best level first."""
+    for i in range(start, relative_spread.shape[0]):
+        out[0, i - start] = 1e4 * relative_spread[i] / (bid_size[i, 0] + ask_size[i, 0])
+
+
+class $cls(Feature):
+    """The relative spread for each lot at the touch."""
+
+    name, group, version = "$name", "$name", 1
+    inputs = ("relative_spread", "bid_size", "ask_size")  # a column of another feature, and two of bronze
+    outputs = (Column("$name", "bps/lot", "1e4 * relative_spread / (q_0 + r_0)"),)
+    kernel = fill
+
+    def reference(self, columns):
+        """The same, slow and obvious: a list a column in, a list a column out, None where null."""
+        rows = zip(columns["relative_spread"], columns["bid_size"], columns["ask_size"], strict=True)
+        return {"$name": [1e4 * spread / (bids[0] + asks[0]) for spread, bids, asks in rows]}
+''',
+    """\
+BOOK = [  # seconds, bids, asks: (price, size), best first
+    (0, [(99.0, 1.0)], [(101.0, 3.0)]),
+    (1, [(99.5, 2.0), (99.0, 5.0)], [(100.5, 2.0)]),
+]
+TRADES = []
+INPUTS = {"relative_spread": [0.02, 0.01], "bid_size": [[1.0], [2.0, 5.0]], "ask_size": [[3.0], [2.0]]}
+EXPECTED = [1e4 * 0.02 / 4, 1e4 * 0.01 / 4]
+
+
+"""
+    + _HAND,
+)
+
+STEP = Kind(
+    "how many snapshots in a row the mid has moved the same way",
+    '''\
+"""$name: how many snapshots in a row the mid has moved the same way. A step feature: it carries state."""
+
+from __future__ import annotations
+
+import numpy as np
+from tickstate import Block, Column, Feature, Floats, Int, Ints, Lookback, State, kernel
+
+LIMIT = 20
+STATE = np.dtype([("last", "i8"), ("known", "i8"), ("mid", "f8"), ("streak", "f8")])
+"""capture_ts (us) and mid of the last row, ``known`` 0 before any; the streak so far. Zeros at the beginning."""
+
+
+# n = rows
+@kernel
+def fill(
+    capture_ts: Ints, mid: Floats, start: Int, state: State(STATE), max_staleness: Int, limit: Int, out: Block
+) -> None:
+    """out[0, i - start] = + or - the number of moves; read state into locals first, write it back at the end."""
+    last, known = state[0]["last"], state[0]["known"]
+    before, streak = state[0]["mid"], state[0]["streak"]
+    for i in range(start, mid.shape[0]):
+        if known == 0 or capture_ts[i] - last > max_staleness or mid[i] == before:
+            streak = 0.0
+        elif mid[i] > before:
+            streak = min(max(streak, 0.0) + 1.0, limit)
+        else:
+            streak = max(min(streak, 0.0) - 1.0, -limit)
+        out[0, i - start] = streak
+        last, known, before = capture_ts[i], 1, mid[i]
+    state[0]["last"], state[0]["known"] = last, known
+    state[0]["mid"], state[0]["streak"] = before, streak
+
+
+class $cls(Feature):
+    """How many snapshots in a row the mid has moved the same way."""
+
+    name, group, version = "$name", "$name", 1
+    inputs = ("capture_ts", "mid_price")
+    outputs = (Column("$name", "rows", f"+ n after n rises in a row, - n after n falls, at most {LIMIT}"),)
+    looks_back = Lookback(steps=LIMIT)  # the limit bounds what of the past counts: state is a cache
+    kernel, state = fill, STATE
+
+    def arguments(self):
+        """What the kernel takes between state and ``out``."""
+        return (self.settings.max_staleness_us, LIMIT)
+
+    def reference(self, columns):
+        """The same, slow and obvious: for each row, the moves before it are looked at again."""
+        times, mids, found = columns["capture_ts"], columns["mid_price"], []
+        for i in range(len(mids)):
+            streak = 0
+            for j in range(i, 0, -1):
+                move = (mids[j] > mids[j - 1]) - (mids[j] < mids[j - 1])
+                if times[j] - times[j - 1] > self.settings.max_staleness_us or move * streak < 0 or move == 0:
+                    break
+                streak += move
+            found.append(max(-LIMIT, min(LIMIT, streak)))
+        return {"$name": found}
+''',
+    """\
+BOOK = [(t, [(mid - 1, 1.0)], [(mid + 1, 1.0)]) for t, mid in enumerate((100, 101, 102, 102, 101, 100, 103))]
+BOOK.append((1000, [(109.0, 1.0)], [(111.0, 1.0)]))  # after a gap
+TRADES = []
+INPUTS = {
+    "capture_ts": [*range(0, 7_000_000, 1_000_000), 1_000_000_000],
+    "mid_price": [100.0, 101.0, 102.0, 102.0, 101.0, 100.0, 103.0, 110.0],
+}
+EXPECTED = [0, 1, 2, 0, -1, -2, 1, 0]
+
+
+"""
+    + _HAND,
+)
+
+WINDOW = Kind(
+    "the highest less the lowest mid of the last minute",
+    '''\
+"""$name: the highest less the lowest mid of the last minute. A window feature: it looks back on seconds."""
+
+from __future__ import annotations
+
+from tickstate import Block, Column, Feature, Floats, Int, Ints, Lookback, Param, kernel
+
+SECOND = 1_000_000
+
+
+# n = rows, those before start are the history that the lookback asks for
+@kernel
+def fill(capture_ts: Ints, mid: Floats, start: Int, width: Int, out: Block) -> None:
+    """out[0, i - start] = max - min of mid over the rows with capture_ts in (t - width, t], t of row i itself.
+
+    A maximum cannot drift. For sums and means use the windows of tickstate.features.windows, which do not either.
+    """
+    for i in range(start, mid.shape[0]):
+        low = high = mid[i]
+        j = i - 1
+        while j >= 0 and capture_ts[j] > capture_ts[i] - width:
+            low, high = min(low, mid[j]), max(high, mid[j])
+            j -= 1
+        out[0, i - start] = high - low
+
+
+class $cls(Feature):
+    """The highest less the lowest mid of the last minute."""
+
+    name, group, version = "$name", "$name", 1
+    inputs = ("capture_ts", "mid_price")
+    params = {"seconds": Param(60, "window length", "s", minimum=1)}
+    outputs = (Column("$name", "quote", "max(m) - min(m) over (t - seconds, t]"),)
+    kernel = fill
+
+    def lookback(self):
+        """As long as the window."""
+        return Lookback(seconds=self["seconds"])
+
+    def arguments(self):
+        """What the kernel takes between ``start`` and ``out``."""
+        return (self["seconds"] * SECOND,)
+
+    def reference(self, columns):
+        """The same, slow and obvious: for each row a list of what is in its window."""
+        times, mids, found = columns["capture_ts"], columns["mid_price"], []
+        for i, now in enumerate(times):
+            earlier = zip(times[: i + 1], mids[: i + 1], strict=True)
+            window = [m for t, m in earlier if t > now - self["seconds"] * SECOND]
+            found.append(max(window) - min(window))
+        return {"$name": found}
+''',
+    """\
+BOOK = [(t, [(mid - 1, 1.0)], [(mid + 1, 1.0)]) for t, mid in ((0, 100), (30, 104), (60, 103), (90, 101), (300, 90))]
+TRADES = []
+INPUTS = {
+    "capture_ts": [0, 30_000_000, 60_000_000, 90_000_000, 300_000_000],
+    "mid_price": [100.0, 104.0, 103.0, 101.0, 90.0],
+}
+EXPECTED = [0.0, 4.0, 1.0, 2.0, 0.0]  # a row exactly 60 s old is out
+
+
+"""
+    + _HAND,
+)
+
+JOINED = Kind(
+    "the largest trade of the last minute, at each snapshot",
+    '''\
+"""$name: the largest trade of the last minute, at each snapshot. A joined feature: it reads trades too."""
+
+from __future__ import annotations
+
+import math
+
+from tickstate import Block, Column, Feature, Floats, Int, Ints, Lookback, Param, kernel
+
+SECOND = 1_000_000
+
+
+# n = rows, m = trades: all up to the last row, those before it that trades_lookback asks for among them
+@kernel
+def fill(capture_ts: Ints, trade_ts: Ints, amount: Floats, start: Int, width: Int, out: Block) -> None:
+    """out[0, i - start] = the largest amount of the trades in (t - width, t], NaN without one."""
+    end = 0
+    for i in range(start, capture_ts.shape[0]):
+        while end < trade_ts.shape[0] and trade_ts[end] <= capture_ts[i]:  # a later trade is not known yet
+            end += 1
+        largest, j = math.nan, end - 1
+        while j >= 0 and trade_ts[j] > capture_ts[i] - width:
+            if not largest >= amount[j]:
+                largest = amount[j]
+            j -= 1
+        out[0, i - start] = largest
+
+
+class $cls(Feature):
+    """The largest trade of the last minute."""
+
+    name, group, version = "$name", "$name", 1
+    inputs = ("capture_ts", "trades.capture_ts", "trades.amount")
+    params = {"seconds": Param(60, "window length", "s", minimum=1)}
+    outputs = (Column("$name", "lots", "max(amount) of the trades in (t - seconds, t]", "if there is none"),)
+    kernel = fill
+
+    def trades_lookback(self):
+        """As long as the window; of the book it needs no row but its own."""
+        return Lookback(seconds=self["seconds"])
+
+    def arguments(self):
+        """What the kernel takes between ``start`` and ``out``."""
+        return (self["seconds"] * SECOND,)
+
+    def reference(self, columns):
+        """The same, slow and obvious: for each snapshot a list of the trades in its window."""
+        trades = list(zip(columns["trades.capture_ts"], columns["trades.amount"], strict=True))
+        width, found = self["seconds"] * SECOND, []
+        for now in columns["capture_ts"]:
+            found.append(max((amount for t, amount in trades if now - width < t <= now), default=None))
+        return {"$name": found}
+''',
+    """\
+BOOK = [(t, [(99.0, 1.0)], [(101.0, 1.0)]) for t in (0, 10, 60, 71, 200)]
+TRADES = [(5, "buy", 100.0, 2.0), (10, "sell", 100.0, 1.0), (11, "buy", 100.0, 0.5)]  # seconds, side, price, amount
+INPUTS = {
+    "capture_ts": [0, 10_000_000, 60_000_000, 71_000_000, 200_000_000],
+    "trades.capture_ts": [5_000_000, 10_000_000, 11_000_000],
+    "trades.amount": [2.0, 1.0, 0.5],
+}
+EXPECTED = [None, 2.0, 2.0, None, None]  # a trade exactly 60 s old is out
+
+
+"""
+    + _HAND,
+)
+
+KINDS = {"row": ROW, "step": STEP, "window": WINDOW, "joined": JOINED}
+"""What ``features new --kind`` knows."""

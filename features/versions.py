@@ -1,0 +1,166 @@
+"""Whether a feature's version was raised when what it computes changed: a file of versions and hashes.
+
+Of each feature the file holds its version, a hash of its kernel's code (with every helper and constant that it
+calls; comments, docstrings and layout do not count) and hashes of its columns on a fixed lane: ``outputs`` of their
+first six digits, which other machines agree on, ``bits`` of all, which only says on one machine whether renewing
+without a new version is harmless.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import textwrap
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from tickstate.features.base import Feature, FeatureError
+from tickstate.features.checking_data import make_lane, run_lane
+from tickstate.features.graph import Graph
+from tickstate.kernels._jit import Kernel
+
+FILE = "versions.json"
+ROWS, SEED = 160, 11
+
+Record = dict[str, Any]
+
+
+def code_hash(kernel: Any) -> str:
+    """A hash of the code of a kernel: its own, of the helpers it calls, and the constants that they use."""
+    found: dict[str, str] = {}
+    _collect(kernel, found)
+    return _digest("\n".join(f"{name}\n{text}" for name, text in sorted(found.items())).encode())
+
+
+def _collect(kernel: Any, found: dict[str, str]) -> None:
+    function = inspect.unwrap(getattr(kernel, "function", kernel))
+    if not inspect.isfunction(function):
+        function = type(function).__call__
+    name = function.__qualname__
+    if name in found:
+        return
+    found[name] = _normalised(function)
+    for key, value in _globals(function):
+        if isinstance(value, Kernel):
+            _collect(value, found)
+        elif not isinstance(value, ModuleType) and not callable(value):
+            found[f"{name}: {key}"] = repr(value)
+
+
+def _normalised(function: Any) -> str:
+    """Source without comments, docstring and decorators, in one layout whatever the Python version."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    if isinstance(tree, ast.FunctionDef):
+        tree.decorator_list = []
+        if ast.get_docstring(tree) is not None:
+            tree.body = tree.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _globals(function: Any) -> Iterator[tuple[str, Any]]:
+    """Names that the code reads from outside itself, and what they stand for; ``module.name`` too."""
+    space = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+    names = sorted(_names(function.__code__))
+    for name in names:
+        if name in space:
+            yield name, space[name]
+            if isinstance(space[name], ModuleType) and space[name].__name__ not in ("math", "numpy"):
+                yield from ((n, vars(space[name])[n]) for n in names if n in vars(space[name]))
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
+
+
+def record_of(graph: Graph, name: str) -> Record:
+    """What the file holds of the feature ``name`` of a graph that computes it."""
+    feature = next(f for f in graph.features if f.name == name)
+    columns = run_lane(graph, make_lane(graph.channel, ROWS, SEED, gaps=0.04))
+    upstream = {f.name: f.version for f in _upstream(graph, name)}
+    return make_record(feature, {n: columns[n] for n in feature.names}, upstream)
+
+
+def make_record(feature: Feature, columns: Mapping[str, np.ndarray], inputs: Mapping[str, int]) -> Record:
+    """A record of these columns on a fixed lane; ``inputs``: versions of the features that are read."""
+    rounded = "\n".join(f"{n} {' '.join(f'{x:.5e}' for x in v)}" for n, v in columns.items())
+    bits = b"".join(n.encode() + np.ascontiguousarray(v).tobytes() for n, v in columns.items())
+    return {
+        "version": feature.version, "code": code_hash(feature.kernel), "outputs": _digest(rounded.encode()),
+        "bits": _digest(bits), "inputs": dict(inputs),
+    }  # fmt: skip
+
+
+def _upstream(graph: Graph, name: str) -> list[Any]:
+    """The features that ``name`` reads, theirs too."""
+    wanted, found = {name}, []
+    for feature in reversed(graph.features):
+        if feature.name in wanted:
+            wanted |= {graph.producers[n].name for n in feature.inputs if n in graph.producers}
+            found += [feature] if feature.name != name else []
+    return sorted(found, key=lambda f: f.name)
+
+
+def problem(old: Record | None, new: Record) -> str:
+    """What is wrong between the file's record and the code; empty if nothing is."""
+    if old is None:
+        return "not in the versions file"
+    if old["version"] != new["version"]:
+        return f"version is {new['version']}, the file says {old['version']}"
+    if old["code"] != new["code"]:
+        return f"the kernel's code changed and version is still {new['version']}"
+    if old["outputs"] != new["outputs"] and old["inputs"] == new["inputs"]:
+        return f"its columns changed and version is still {new['version']}"
+    return "" if old["outputs"] == new["outputs"] else "what it reads has a new version"
+
+
+def renewed(old: Record | None, new: Record, where: str) -> Record:
+    """The record to keep, or a ``FeatureError`` where the numbers changed and the version did not.
+
+    Code that changed without a bit of the columns changing may be renewed; so may a feature whose inputs have
+    a new version, since a partition knows the versions of all that it was computed with.
+    """
+    if old is not None and old["version"] > new["version"]:
+        raise FeatureError(f"version {new['version']}", where=where, expected=f"{old['version']} or more")
+    if old is None or old["version"] != new["version"] or old["bits"] == new["bits"]:
+        return new
+    if old["inputs"] != new["inputs"] and old["code"] == new["code"]:
+        return new
+    if old["code"] == new["code"] and old["outputs"] == new["outputs"]:
+        return old  # the same code on another CPU
+    raise FeatureError(
+        f"its columns changed and version is still {new['version']}", where=where,
+        expected=f"version {new['version'] + 1}", fix="raise version in the class, then renew again",
+    )  # fmt: skip
+
+
+def load(path: Path) -> dict[str, Record]:
+    """The records of a versions file by ``channel/feature``; none if it is not there."""
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as error:
+        raise FeatureError(str(error), where=str(path), expected="JSON, as features check --renew writes it") from error
+
+
+def save(path: Path, records: Mapping[str, Record]) -> None:
+    """Write a versions file, one feature a line, so that a change is one line in a review."""
+    lines = [f"  {json.dumps(key)}: {json.dumps(records[key], sort_keys=True)}" for key in sorted(records)]
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def beside(feature: type) -> Path | None:
+    """The versions file beside the module of a feature class, if the class has a file."""
+    try:
+        return Path(inspect.getfile(feature)).with_name(FILE)
+    except (OSError, TypeError):
+        return None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=10).hexdigest()
