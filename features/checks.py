@@ -12,12 +12,11 @@ import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tickstate.features import versions
-from tickstate.features.barchecks import BAR_CHECKS, BarSubject
 from tickstate.features.bars import BarColumns, BarRule
 from tickstate.features.base import SECOND, Feature, FeatureError, Settings, near
 from tickstate.features.checking import (
@@ -38,6 +37,9 @@ from tickstate.features.engine import Engine
 from tickstate.features.graph import DAY
 from tickstate.features.registry import BUILT_IN, Entry, Registry, default_registry
 from tickstate.kernels._jit import Kernel, interpreted
+
+if TYPE_CHECKING:
+    from tickstate.features.barchecks import BarSubject
 
 NEVER_NULL = "never on a valid row"
 
@@ -287,6 +289,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 
 def subject_of(feature: type[Feature], siblings: Iterable[type[Feature]] = (), **given: Any) -> Subject | BarSubject:
     """What runs the checks of a feature: of rows, or of bars."""
+    from tickstate.features.barchecks import BAR_CHECKS, BarSubject  # loads pyarrow
+
     of_bars = inspect.isclass(feature) and issubclass(feature, BarRule | BarColumns)
     found = BarSubject(feature, siblings, **given) if of_bars else Subject(feature, siblings, **given)
     found.checks = BAR_CHECKS if of_bars else CHECKS

@@ -84,6 +84,10 @@ def _files(name: str, kind: templates.Kind) -> Iterator[tuple[str, str]]:
         "about": kind.about,
     }  # fmt: skip
     words["test"] = Template(kind.test).substitute(words).strip()
+    words["run"] = Template(kind.run).substitute(words)
+    tables = [t for t in ("book_table", "parametrize_with_checks", "trade_table") if t in kind.test or t[0] == "p"]
+    words["helps"] = "math" if "math." in kind.test else "itertools"
+    words["tables"] = ", ".join(tables)
     for path, text in (
         ("pyproject.toml", templates.PYPROJECT),
         ("README.md", templates.README),

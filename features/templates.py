@@ -15,6 +15,7 @@ class Kind:
     about: str
     module: str
     test: str
+    run: str = "features run --demo --feature $name"
 
 
 PYPROJECT = """\
@@ -56,7 +57,7 @@ All of it is in `src/$module/$name.py`: a kernel, a class of declarations, a slo
     features describe $name
     features check $name
     pytest
-    features run --demo --feature $name
+    $run
 
 When the numbers are as you want them, note them:
 
@@ -73,10 +74,10 @@ check `version_raised`; partitions are computed anew when the version rises.
 TEST = '''\
 """$name: every check of tickstate, and a lane worked by hand."""
 
-import math
+import $helps
 
 import tickstate
-from tickstate.testing import book_table, parametrize_with_checks, trade_table
+from tickstate.testing import $tables
 
 from $module.$name import $cls
 
@@ -366,5 +367,83 @@ EXPECTED = [None, 2.0, 2.0, None, None]  # a trade exactly 60 s old is out
     + _HAND,
 )
 
-KINDS = {"row": ROW, "step": STEP, "window": WINDOW, "joined": JOINED}
+BAR = Kind(
+    "bars that close when the price has moved by a threshold",
+    '''\
+"""$name: bars that close when the price has moved by a threshold. A kind of bars: its rule says where they end."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from tickstate import BarRule, Block, Float, Floats, State, kernel
+
+STATE = np.dtype([("known", "i8"), ("met", "i8"), ("first", "f8")])
+"""``known`` 0 before any trade; ``met`` 1 when the open bar's rule is; the first price of the open bar."""
+
+
+# n = trades
+@kernel
+def fill(price: Floats, state: State(STATE), threshold: Float, out: Block) -> None:
+    """out[0, i] = 0, the index of the reason, where a bar ends before trade i, else NaN; out[1, i] the threshold."""
+    known, met, first = state[0]["known"], state[0]["met"], state[0]["first"]
+    for i in range(price.shape[0]):
+        out[0, i] = 0.0 if met != 0 else math.nan
+        out[1, i] = threshold
+        if known == 0 or met != 0:
+            first = price[i]
+        known, met = 1, 0
+        if abs(price[i] - first) >= threshold:
+            met = 1
+    state[0]["known"], state[0]["met"], state[0]["first"] = known, met, first
+
+
+class $cls(BarRule):
+    """Bars that close when the price is a threshold away from their first one."""
+
+    name, version, channel = "$name", 1, "trades_bars"
+    prefix = "$name"  # the kind is called ${name}_5, its columns are those of all bars of trades
+    inputs = ("price",)  # columns of silver
+    reasons, total = ("threshold",), "trades"
+    formula = "its last price is threshold away from its first one"
+    kernel, state = fill, STATE
+    examples = {"threshold": 1.5}
+
+    def arguments(self):
+        """What the kernel takes between state and ``out``."""
+        return (self["threshold"],)
+
+    def reference(self, columns):
+        """The same, slow and obvious: why a bar ends before each trade, or None; and before the day's end."""
+        prices, found, begin = columns["price"], [], 0
+        for i in range(len(prices) + 1):
+            met = i > begin and abs(prices[i - 1] - prices[begin]) >= self["threshold"]
+            found.append("threshold" if met else None)
+            begin = i if met else begin
+        return found
+''',
+    '''\
+PRICES = [100.0, 101.0, 102.0, 102.5, 100.5, 100.0, 98.0]
+EXPECTED = [3, 2, 2]  # trades of each bar: it closes when the price is 2 away from its first one
+
+
+def test_by_hand():
+    """Through the public interface, from bronze: the package must be installed (pip install -e .)."""
+    trades = tickstate.compute(trade_table((t, "buy", p, 1.0) for t, p in enumerate(PRICES)), channel="trades")
+    bars = tickstate.bars(trades, "${name}_2")
+    assert bars["trade_count"].to_pylist() == EXPECTED
+    assert bars["bar_reason"].to_pylist() == ["threshold"] * 3
+    assert bars["close"].to_pylist() == [102.0, 100.5, 98.0]
+
+
+def test_the_reference_by_hand():
+    reasons = $cls.make(given={"threshold": 2.0}).reference({"price": PRICES})
+    assert [i for i, reason in enumerate(reasons) if reason] == list(itertools.accumulate(EXPECTED))
+''',
+    run="features run --demo --bars ${name}_5",
+)
+
+
+KINDS = {"row": ROW, "step": STEP, "window": WINDOW, "joined": JOINED, "bar": BAR}
 """What ``features new --kind`` knows."""
