@@ -174,13 +174,17 @@ def list_features(as_json: bool) -> None:
 
 
 @features.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="The reference page of all built-ins, in Markdown.")
 @_JSON
-def describe(name: str, as_json: bool) -> None:
+def describe(name: str | None, every: bool, as_json: bool) -> None:
     """A feature (or group, or column): formula, unit, null rule, inputs, lookback, parameters."""
     from tickstate.runners import report
+    from tickstate.runners.reference import reference
 
-    click.echo(report.describe_text(name, as_json))
+    if (name is None) != every:
+        raise click.UsageError("give a NAME, or --all")
+    click.echo(reference() if name is None else report.describe_text(name, as_json))
 
 
 @features.command()

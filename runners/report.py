@@ -226,7 +226,7 @@ def _described(feature: Any, package: str, name: str) -> dict[str, Any]:
     return {
         "name": feature.name, "channel": feature.channel, "group": feature.group, "package": package,
         "version": feature.version, "about": (feature.__doc__ or "").strip(), "source": feature.source,
-        "inputs": list(feature.inputs), **_reach(feature, instance),
+        "inputs": list(feature.inputs), **reach(feature, instance),
         "default": feature.default,
         "parameters": {
             k: {"value": instance[k], "unit": p.unit, "about": p.doc} for k, p in feature.params.items()
@@ -235,7 +235,7 @@ def _described(feature: Any, package: str, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _reach(feature: Any, instance: Any) -> dict[str, Any]:
+def reach(feature: Any, instance: Any) -> dict[str, Any]:
     """How far back a feature looks, alone and with its inputs; of bars, their kinds and when one closes."""
     from tickstate.features.base import BARS
     from tickstate.features.graph import build_graph

@@ -6,17 +6,15 @@ import doctest
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
 import pytest
+from pages import SHOWN, check_commands, commands, run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 FIRST_SCREEN = "\n".join(README.splitlines()[:24])
-SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 TABLES = {"tbl_formatting": "ASCII_MARKDOWN", "tbl_hide_column_data_types": True, "tbl_hide_dataframe_shape": True}
 
 
@@ -28,30 +26,6 @@ def blocks(text: str, language: str) -> list[str]:
 def set_up() -> list[str]:
     (block,) = blocks(FIRST_SCREEN, "sh")
     return block.strip().splitlines()
-
-
-def commands(block: str) -> list[tuple[str, int, str]]:
-    """Commands, their exit codes, and what they print, of a console block."""
-    found = []
-    for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-        command, _, output = part.partition("\n")
-        code = re.search(r"# exit code (\d+)$", command)
-        found.append((command, int(code[1]) if code else 0, output))
-    return found
-
-
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A shell command with this environment's programs first."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "COLUMNS": "200"}
-    return subprocess.run(command, shell=True, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def check(said: str, shown: str, what: str) -> None:
-    checker = doctest.OutputChecker()
-    if not checker.check_output(shown, said, SHOWN):
-        example = doctest.Example(what, shown)
-        raise AssertionError(f"{what}\n{checker.output_difference(example, said, SHOWN | doctest.REPORT_NDIFF)}")
 
 
 def test_first_screen_has_the_two_commands_of_the_set_up():
@@ -90,10 +64,7 @@ def test_every_command_and_example_in_order(tmp_path, monkeypatch):
         if language == "toml":
             (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
         elif language == "console":
-            for command, code, shown in commands(block):
-                done = run(command, tmp_path)
-                assert done.returncode == code, f"{command}\n{done.stdout}{done.stderr}"
-                check(done.stdout + (done.stderr if code else ""), shown, command)
+            check_commands(block, tmp_path)
         elif language == "python":
             with pl.Config(**TABLES, tbl_cols=-1, tbl_width_chars=200):
                 run_doctest(block, names)
