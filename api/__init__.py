@@ -2,7 +2,7 @@
 
 >>> import tickstate
 >>> sorted(tickstate.__all__)[:3]
-['Block', 'Column', 'Feature']
+['BarColumn', 'BarColumns', 'BarRule']
 
 Importing this loads neither numba nor pyarrow; the names below load what they need.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tickstate.features.base import JOINED
+from tickstate.features.base import BARS, JOINED
 from tickstate.features.registry import BUILT_IN, Entry, Registry
 
 
@@ -80,6 +80,8 @@ def as_dot(found: Iterable[Edge]) -> str:
 
 
 def _bronze(edge: Edge) -> str:
+    if edge.reader.feature.channel in BARS:
+        return "silver"
     return "bronze trades" if edge.columns[0].startswith(JOINED) else "bronze"
 
 

@@ -98,9 +98,11 @@ class Files:
             return
         until = time.time_ns() - SETTLED  # a younger file may still change without its time doing so
         found = {s.path: (s.size, s.modified, d) for s, d in self._digests.items() if s.modified < until}
+        known = {**self._kept, **found}
         with suppress(OSError):
-            write_bytes(self._cache, msgspec.msgpack.encode({**self._kept, **found}), "cache")
-        self._learnt = False
+            if known != self._kept:
+                write_bytes(self._cache, msgspec.msgpack.encode(known), "cache")
+        self._kept, self._learnt = known, False
 
     def identity(self, segment: Segment) -> str:
         """What a state knows a file by: its digest, and all bytes of one that was left out: it may be mended."""

@@ -47,9 +47,13 @@ def again(lake, **chosen):
 
 
 def test_a_second_run_does_nothing(lake):
-    before = {p: p.stat().st_mtime_ns for p in (lake / "silver").rglob("*") if p.is_file()}
+    def times():
+        files = (p for p in (lake / "silver").rglob("*") if p.is_file())
+        return {p: p.stat().st_mtime_ns for p in files if p.name != "digests.msgpack"}  # a cache of bronze
+
+    before = times()
     assert again(lake) == ([], {})
-    assert before == {p: p.stat().st_mtime_ns for p in (lake / "silver").rglob("*") if p.is_file()}
+    assert before == times()
 
 
 def test_a_fresh_target_is_all_to_do(lake):
