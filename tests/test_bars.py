@@ -138,18 +138,28 @@ def micros(time):
     return round(time.timestamp() * 1e6)
 
 
+@pytest.mark.parametrize("seconds", [60, 3600])
 @pytest.mark.parametrize("channel", ["orderbook", "ticker"])
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
-def test_time_bars_of_books_and_quotes(channel, data):
+def test_time_bars_of_books_and_quotes(channel, seconds, data):
     rows = data.draw(days(channel))
-    found = build(rows, "60s", channel=channel).to_pylist()
-    want = naive_bars.time_bars(rows, 60, MIDNIGHT + DAY)
+    found = build(rows, f"{seconds}s", channel=channel).to_pylist()
+    want = naive_bars.time_bars(rows, seconds, MIDNIGHT + DAY)
     assert len(found) == len(want)
     for bar, (held, _, _, end) in zip(found, want, strict=True):
         columns = naive_bars.book_columns(held, end) if channel == "orderbook" else naive_bars.quote_columns(held)
         for column, value in columns.items():
             same(bar[column], value, column)
+
+
+def test_a_last_stretch_beyond_staleness_does_not_count():
+    """A snapshot a minute before another, and 58 minutes to the bar's end."""
+    rows = [dict.fromkeys(OTHERS["orderbook"], 1.0) | {"capture_ts": MIDNIGHT + t * SECOND} for t in (0, 60)]
+    (bar,) = build(rows, "3600s", channel="orderbook").to_pylist()
+    assert (bar["covered_sec"], bar["twa_spread"]) == (60.0, 1.0)
+    (bar,) = build(rows[:1], "3600s", channel="orderbook").to_pylist()
+    assert (bar["covered_sec"], bar["twa_spread"], bar["annualized_vol"]) == (0.0, None, None)
 
 
 @pytest.mark.parametrize("name", ["60s", "tick_3", "volume_2.5", "tick_imbalance_2", "dollar_run_4"])
