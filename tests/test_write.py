@@ -272,20 +272,21 @@ def test_a_disk_that_is_full_while_rows_are_encoded(tmp_path, small_groups, monk
     write_table(path, sample(seed=1))
     before = path.read_bytes()
 
-    close, failed = pq.ParquetWriter.close, []
+    close, calls = pq.ParquetWriter.close, []
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def close_fails(self):
-        failed.append(self)
-        full() if len(failed) == 1 else close(self)  # the second is its __del__
+        # no reference to the writer: its __del__ would run while the patch is undone, and crash the interpreter
+        calls.append("close")
+        full() if len(calls) == 1 else close(self)  # the second is its __del__
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     monkeypatch.setattr(pq.ParquetWriter, "close", close_fails)
     with pytest.raises(OSError, match="No space left"):
         write_table(path, sample(seed=2), range(1, ROWS, 100))
-    assert failed
+    assert calls
     assert path.read_bytes() == before
     assert names(tmp_path) == ["a.parquet"]
 
