@@ -10,12 +10,13 @@ from typing import Any
 
 from tickstate.kernels.errors import TickstateError
 from tickstate.lake.names import parse_hour
+from tickstate.lake.store import RemotePath, place
 from tickstate.runners.config import Config, load_config, make_config
 from tickstate.runners.plan import Selection
 from tickstate.runners.run import Observer, Summary, run_batch, run_single
 
 Text = str | Sequence[str] | None
-Place = str | os.PathLike[str] | None
+Place = str | os.PathLike[str] | RemotePath | None
 
 
 def run(
@@ -41,7 +42,8 @@ def run(
     """Compute what is missing or stale in a selection, and return what was done.
 
     Args:
-        lake: a folder with ``bronze``, ``silver`` and ``gold`` in it; or give the places by name.
+        lake: a folder with ``bronze``, ``silver`` and ``gold`` in it; or give the places by name. Each may be
+            ``"s3://BUCKET/PREFIX"``.
         tier: ``"silver"``, ``"gold"`` or both; default each whose place is given.
         bars: kinds of bars, like ``["60s", "tick_1000"]``; default those of ``config``, or four lengths of time.
         runner: ``"batch"`` (a pool of ``workers`` processes) or ``"single"`` (this process).
@@ -49,7 +51,7 @@ def run(
         start, end: hours, UTC, like ``"2024-08-08T23"``; ``end`` is exclusive.
         features: names of features, groups or columns; default every built-in that is on.
         config: path of a features.toml, or the same as nested dictionaries.
-        executor: any ``concurrent.futures.Executor`` whose workers see the same paths.
+        executor: any ``concurrent.futures.Executor`` whose workers see the same places.
         observer: told of the plan and of each partition (``tickstate.runners.run.Observer``).
 
     Returns:
@@ -62,7 +64,7 @@ def run(
     A script that uses worker processes needs the usual ``if __name__ == "__main__":`` around its call.
     """
     given = {"bronze": bronze, "silver": silver, "gold": gold}
-    places = {n: Path(p) if p is not None else Path(lake) / n if lake is not None else None for n, p in given.items()}
+    places = {n: place(p) if p is not None else place(lake) / n if lake is not None else None for n, p in given.items()}
     wanted = tuple(t for t in ("silver", "gold") if places[t] is not None) or ("silver",)
     if places["bronze"] is None and places["gold"] is not None:
         wanted = ("gold",)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import list_channel
 from tickstate.lake.names import hour_time, is_daily, parse_hour
+from tickstate.lake.store import RemotePath, at_once, is_remote, place
+from tickstate.lake.write import read_schema
 
 
 def scan(
-    root: str | os.PathLike[str],
+    root: str | os.PathLike[str] | RemotePath,
     channel: str = "orderbook",
     *,
     exchange: str | None = None,
@@ -26,7 +26,8 @@ def scan(
 ) -> ds.Dataset:
     """Open a channel of a tier (``lake/silver``, ``lake/bronze``), lane and time range chosen; nothing is read yet.
 
-    Of ``lake/gold`` a channel is named with its kind, ``"trades_bars/60s"``; times choose bars by their start.
+    ``root`` may be ``"s3://BUCKET/PREFIX"``. Of ``lake/gold`` a channel is named with its kind, ``"trades_bars/60s"``;
+    times choose bars by their start.
 
     ``start`` (inclusive) and ``end`` (exclusive) are datetimes or hours like ``"2024-08-08T23"``, UTC. Files come in
     the order of lane and time, rows in each by ``row_id``; use ``.to_table()``, ``.scanner()``, ``.head()``, or hand
@@ -34,7 +35,8 @@ def scan(
 
     (pandas needs ``partitioning=None`` to read these files itself, since the partition columns are in the data too.)
     """
-    listing = list_channel(Path(root), channel)
+    tier = place(root)
+    listing = list_channel(tier, channel)
     first, last = _hour(start), _hour(end)
     clock, length = ("bar_start", 24) if is_daily(channel) else ("capture_ts", 1)
     files = [
@@ -48,12 +50,16 @@ def scan(
     if not files:
         raise LakeError(
             "no partition fits",
-            where=f"{Path(root) / channel}",
+            where=f"{tier / channel}",
             fix="check the place, channel, exchange, symbol and times",
         )
     # a feature may have been added to some hours only: the schema is that of all files
-    schema = pa.unify_schemas(list(dict.fromkeys(pq.read_schema(f).remove_metadata() for f in files)))
-    dataset = ds.dataset(files, schema=schema, format="parquet")
+    schemas = at_once(lambda f: read_schema(place(f)).remove_metadata(), files, is_remote(tier))
+    schema = pa.unify_schemas(list(dict.fromkeys(schemas)))
+    if isinstance(tier, RemotePath):
+        dataset = ds.dataset([place(f).key for f in files], schema, format="parquet", filesystem=tier.filesystem)
+    else:
+        dataset = ds.dataset(files, schema=schema, format="parquet")
     condition = None
     for bound, keep in ((start, "from"), (end, "before")):
         if bound is not None:

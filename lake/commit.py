@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from tickstate.lake.digest import fingerprint
 from tickstate.lake.errors import BadFile
 from tickstate.lake.files import write_bytes
 from tickstate.lake.names import Lane, time_folder
+from tickstate.lake.store import Place, at_once, is_remote
 
 FORMAT = 2
 """Of records, and of what decides rows beside features (order, flags, keys). Raised when one of them changes."""
@@ -72,12 +72,12 @@ def broken_links(record: Commit, before: Commit) -> list[str]:
     return [name for name, link in record.chain.items() if name in known and link.began != known[name].ended]
 
 
-def commit_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
+def commit_path(root: Place, channel: str, lane: Lane, hour: int) -> Place:
     """Where the record of a partition lies: beside the channels, out of the way of readers."""
     return root / "_commits" / channel / lane.folder / f"{time_folder(channel, hour)}.json"
 
 
-def read_commit(path: Path) -> Commit | None:
+def read_commit(path: Place) -> Commit | None:
     """The record, or None where there is none that this version understands."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Commit)
@@ -85,18 +85,25 @@ def read_commit(path: Path) -> Commit | None:
         return None
 
 
-def write_commit(path: Path, commit: Commit) -> None:
+def read_commits(root: Place, channel: str, lane: Lane, hours: Iterable[int]) -> dict[int, Commit | None]:
+    """The records of a lane's partitions by hour."""
+    hours = list(hours)
+    paths = [commit_path(root, channel, lane, hour) for hour in hours]
+    return dict(zip(hours, at_once(read_commit, paths, is_remote(root)), strict=True))
+
+
+def write_commit(path: Place, commit: Commit) -> None:
     """Replace the record; call it after the data it speaks of is in place."""
     data = msgspec.json.format(msgspec.json.encode(commit, order="deterministic"), indent=1)
     write_bytes(path, data, "commit")
 
 
-def quarantine_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
+def quarantine_path(root: Place, channel: str, lane: Lane, hour: int) -> Place:
     """Where the list of a lane-hour's quarantined files lies."""
     return root / "_quarantine" / channel / lane.folder / f"{time_folder(channel, hour)}.json"
 
 
-def write_quarantine(path: Path, found: Iterable[Quarantined]) -> None:
+def write_quarantine(path: Place, found: Iterable[Quarantined]) -> None:
     """Replace a quarantine list, or remove it where nothing is quarantined (any more)."""
     found = sorted(found)
     if not found:
@@ -107,7 +114,7 @@ def write_quarantine(path: Path, found: Iterable[Quarantined]) -> None:
         write_bytes(path, data, "quarantine")
 
 
-def read_quarantine(path: Path) -> list[Quarantined]:
+def read_quarantine(path: Place) -> list[Quarantined]:
     """A quarantine list; empty where there is none."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=list[Quarantined])
@@ -115,6 +122,6 @@ def read_quarantine(path: Path) -> list[Quarantined]:
         return []
 
 
-def quarantined(bad: BadFile, root: Path) -> Quarantined:
+def quarantined(bad: BadFile, root: Place) -> Quarantined:
     """The record of a bad file of bronze ``root``."""
     return Quarantined(bad.relative, bad.reason, bad.detail, fingerprint(root / bad.relative))

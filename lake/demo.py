@@ -8,6 +8,7 @@ bytes (under the same numpy and pyarrow), so figures in the documentation can be
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy import ndarray
 from numpy.random import PCG64, Generator
+
+from tickstate.lake.store import Place, RemotePath, at_once
 
 MS, SECOND = 1_000, 1_000_000  # microseconds, the unit of every time here
 HOUR, SEGMENT = 3600 * SECOND, 300 * SECOND
@@ -300,8 +303,10 @@ def _write_segments(root: Path, channel: str, lane: _Lane, columns: Columns) -> 
     return sizes
 
 
-def ensure_demo(root: Path) -> bool:
+def ensure_demo(root: Place) -> bool:
     """Make the demo lake unless it is there; whole or not at all. Returns whether it was made now."""
+    if isinstance(root, RemotePath):
+        return _upload_demo(root)
     if root.exists():
         return False
     unfinished = root.with_name(f".{root.name}-unfinished")
@@ -309,3 +314,14 @@ def ensure_demo(root: Path) -> bool:
     make_demo(unfinished)
     unfinished.rename(root)
     return True
+
+
+def _upload_demo(root: RemotePath) -> bool:
+    """Bring the demo lake to a bucket, those of its files that are not there in their size."""
+    with tempfile.TemporaryDirectory(prefix="tickstate-demo-") as folder:
+        make_demo(Path(folder))
+        there = {relative: stat.st_size for relative, stat in root.walk()}
+        files = sorted(Path(folder).rglob("*.parquet"))
+        missing = [p for p in files if there.get(p.relative_to(folder).as_posix()) != p.stat().st_size]
+        at_once(lambda p: (root / p.relative_to(folder).as_posix()).upload(p), missing, remote=True)
+    return bool(missing)

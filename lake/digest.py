@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import xxhash
 
 from tickstate.lake.listing import Segment
+from tickstate.lake.store import Place, open_bytes, place, without_fault
+
+TAIL = 1 << 16
+"""What is read of a file's end at once: all of most footers."""
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: Place) -> str:
     """Hash of a file's bytes, empty where it is gone: tells whether a quarantined file has been mended."""
-    try:
-        if not path.is_file():
-            return ""
-        with open(path, "rb") as file:
-            found = xxhash.xxh3_128()
-            while block := file.read(1 << 20):
-                found.update(block)
-            return found.hexdigest()
-    except OSError:
-        return ""
+    return without_fault(lambda: _hash(path) if path.is_file() else "", "")
+
+
+def _hash(path: Place) -> str:
+    found = xxhash.xxh3_128()
+    with open_bytes(path) as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
 
 
 def file_digest(segment: Segment) -> str:
     """Digest of a file's Parquet footer, or where there is none of all its bytes."""
-    return xxhash.xxh3_128_hexdigest(_footer(Path(segment.path)))
+    return xxhash.xxh3_128_hexdigest(_footer(place(segment.path)))
 
 
 def hour_digest(segments: Iterable[Segment], digest: Callable[[Segment], str] = file_digest) -> str:
@@ -38,16 +40,21 @@ def hour_digest(segments: Iterable[Segment], digest: Callable[[Segment], str] = 
     return found.hexdigest() if segments else ""
 
 
-def _footer(path: Path) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - 8))
-            end = file.read(8)
-            length = int.from_bytes(end[:4], "little")
-            if end[4:] == b"PAR1" and length + 12 <= size:
-                file.seek(size - 8 - length)
-                return file.read(length)
-    except OSError:
-        return b"gone"
-    return fingerprint(path).encode()
+def _footer(path: Place) -> bytes:
+    found = without_fault(lambda: _read_footer(path), b"gone")
+    return fingerprint(path).encode() if found is None else found
+
+
+def _read_footer(path: Place) -> bytes | None:
+    """The footer, None where there is none. A small one comes with its length: in a store each read is a request."""
+    with open_bytes(path) as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - TAIL))
+        tail = file.read(TAIL)
+        length = int.from_bytes(tail[-8:-4], "little")
+        if tail[-4:] != b"PAR1" or length + 12 > size:
+            return None
+        if length + 8 > len(tail):
+            file.seek(size - 8 - length)
+            return file.read(length)
+        return tail[len(tail) - 8 - length : len(tail) - 8]

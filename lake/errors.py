@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+
 from tickstate.kernels.errors import TickstateError
 
 
 class LakeError(TickstateError):
     """A lake, a place in it or a selection of it that does not exist or does not fit."""
+
+
+class StoreError(LakeError, OSError):
+    """An object store that refuses, or goes on failing after all retries. It says nothing about what is stored."""
+
+    def __init__(self, got: str, *, where: str = "", expected: str = "", fix: str = "", code: str = "") -> None:
+        super().__init__(got, where=where, expected=expected, fix=fix)
+        self.errno, self.code = errno.EIO, code
 
 
 class BadFile(Exception):  # noqa: N818 - a finding about one file, not a failure of the run

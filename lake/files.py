@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import os
 import platform
+import shutil
+import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import xxhash
 
+from tickstate.lake.store import SETTLED, Place
+
 TEMPORARY = ".tmp-"
 """Files of this prefix are unfinished: readers skip them, and the next writer of the place removes them."""
+
+UPLOADS = "tickstate-upload-"
+"""Folders of this prefix, in the system's folder for temporary files, hold what is being written to object stores."""
+
+_uploads: dict[int, Path] = {}
+_count = itertools.count()
 
 _open: set[Path] = set()
 """Temporary files that this process is writing now, in any of its threads."""
@@ -28,26 +41,27 @@ def step(name: str) -> None:
 
 
 @contextmanager
-def replacing(path: Path, label: str) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; when the block ends well it becomes ``path``, durably.
+def replacing(path: Place, label: str, beside: Place | None = None) -> Iterator[Path]:
+    """Yield a temporary path; when the block ends well what is there becomes ``path``, durably.
 
-    Temporary file in the same folder, fsync, ``os.replace``, fsync of the folder. When the block fails, or
-    the disk does, the old file stays and the temporary one goes.
+    Temporary file in the same folder, fsync, ``os.replace``, fsync of the folder; in an object store: temporary file
+    of this machine, one upload. When the block fails, or the disk or the store does, the old file stays and the
+    temporary one goes. ``beside``: the record of what is replaced, whose time must stay behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path.parent)
-    temporary = path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{path.name}")
+    temporary = _begin_local(path) if isinstance(path, Path) else _upload_folder() / f"{next(_count)}-{path.name}"
     _open.add(temporary)
     try:
         step(f"{label}:begin")
         yield temporary
         step(f"{label}:written")
-        _fsync(temporary)
-        step(f"{label}:synced")
-        os.replace(temporary, path)
-        step(f"{label}:replaced")
-        _fsync(path.parent)
-        step(f"{label}:durable")
+        if isinstance(path, Path):
+            _put_local(temporary, path, label)
+        else:
+            if beside is not None:
+                _outlast(beside)
+            path.upload(temporary)
+            temporary.unlink()
+            step(f"{label}:replaced")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -55,7 +69,45 @@ def replacing(path: Path, label: str) -> Iterator[Path]:
         _open.discard(temporary)
 
 
-def write_bytes(path: Path, data: bytes, label: str) -> None:
+def _begin_local(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    return path.with_name(f"{TEMPORARY}{_host()}-{os.getpid()}-{path.name}")
+
+
+def _put_local(temporary: Path, path: Path, label: str) -> None:
+    _fsync(temporary)
+    step(f"{label}:synced")
+    os.replace(temporary, path)
+    step(f"{label}:replaced")
+    _fsync(path.parent)
+    step(f"{label}:durable")
+
+
+def _outlast(record: Place) -> None:
+    """Wait until what is written now has a later time than a record: object stores keep times in seconds.
+
+    Else a run that dies between data and record might leave both with the same second, and look complete.
+    """
+    with suppress(FileNotFoundError):
+        age = time.time_ns() - record.stat().st_mtime_ns
+        time.sleep(max(0, min(SETTLED - age, SETTLED)) / 1e9)
+
+
+def _upload_folder() -> Path:
+    """A folder of this process for what is to be uploaded; those of processes that died are removed."""
+    pid = os.getpid()
+    if pid not in _uploads:
+        root = Path(tempfile.gettempdir())
+        for left in root.glob(f"{UPLOADS}{_host()}-*"):
+            if not _alive(left.name.removeprefix(f"{UPLOADS}{_host()}-").partition("-")[0]):
+                shutil.rmtree(left, ignore_errors=True)
+        _uploads[pid] = Path(tempfile.mkdtemp(prefix=f"{UPLOADS}{_host()}-{pid}-"))
+        atexit.register(shutil.rmtree, _uploads[pid], ignore_errors=True)
+    return _uploads[pid]
+
+
+def write_bytes(path: Place, data: bytes, label: str) -> None:
     """Replace a small file."""
     with replacing(path, label) as temporary:
         temporary.write_bytes(data)

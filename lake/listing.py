@@ -1,14 +1,13 @@
-"""What a channel of a tier holds: one walk over the folders, no file opened."""
+"""What a channel of a tier holds: one walk over the folders or one listing of the bucket, no file opened."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tickstate.lake.errors import BadFile, LakeError
 from tickstate.lake.names import Lane, parse_folder, partition_columns, safe_name, time_name
+from tickstate.lake.store import Place, folders, modified_of, walk
 
 
 @dataclass(frozen=True, order=True)
@@ -44,19 +43,19 @@ class Listing:
         return self.lanes.get(lane, {}).get(hour, [])
 
 
-def list_channel(root: Path, channel: str) -> Listing:
+def list_channel(root: Place, channel: str) -> Listing:
     """Walk ``root/channel`` of any tier. Hidden files, and names that begin with ``_``, are work in progress."""
     found, columns = Listing(channel), partition_columns(channel)
     spelled: dict[Lane, tuple[str, str]] = {}
-    folders: dict[str, tuple[str, str, int] | None] = {}
-    for relative, path, stat in sorted(_parquet_files(root / channel, ""), key=lambda f: f[0]):
+    known: dict[str, tuple[str, str, int] | None] = {}
+    for relative, path, stat in sorted(walk(root / channel), key=lambda f: f[0]):
         if stat is None:
             found.misplaced.append(BadFile(f"{channel}/{relative}", "unreadable", "no regular file"))
             continue
         folder = relative.rpartition("/")[0]
-        if folder not in folders:
-            folders[folder] = parse_folder(folder.split("/"), columns)
-        parsed = folders[folder]
+        if folder not in known:
+            known[folder] = parse_folder(folder.split("/"), columns)
+        parsed = known[folder]
         if parsed is None:
             found.misplaced.append(
                 BadFile(f"{channel}/{relative}", "bad_path", f"no hive path of {', '.join(columns)}")
@@ -74,40 +73,15 @@ def list_channel(root: Path, channel: str) -> Listing:
                 f"{'/'.join(spelled[lane])!r} and {exchange + '/' + symbol!r} would both be written as {lane}",
                 where=f"{channel}/{relative} ({time_name(channel, hour)})", fix="rename one of them in bronze",
             )  # fmt: skip
-        segment = Segment(relative, channel, path, exchange, symbol, hour, stat.st_size, stat.st_mtime_ns)
+        segment = Segment(relative, channel, path, exchange, symbol, hour, stat.st_size, modified_of(stat))
         found.lanes.setdefault(lane, {}).setdefault(hour, []).append(segment)
     return found
 
 
-def gold_channels(root: Path) -> list[str]:
-    """Channels of gold with their kinds, ``trades_bars/60s``, that a folder holds."""
-    folders = [f for f in sorted(root.glob("*_bars/*")) if f.is_dir() and not f.name.startswith((".", "_"))]
-    return [f"{f.parent.name}/{f.name}" for f in folders]
-
-
-DEEPEST = 8
-"""Folders below a channel that are looked into: a loop of links ends there."""
-
-
-def _parquet_files(folder: Path, prefix: str, depth: int = 0) -> Iterator[tuple[str, str, os.stat_result | None]]:
-    """(relative path, path, stat) of every Parquet file; no stat where it is no regular file."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    for entry in entries:
-        if entry.name.startswith((".", "_")):
-            continue
-        try:
-            if entry.is_dir():
-                if depth < DEEPEST:
-                    yield from _parquet_files(Path(entry.path), f"{prefix}{entry.name}/", depth + 1)
-            elif entry.name.endswith(".parquet"):
-                yield prefix + entry.name, entry.path, entry.stat() if entry.is_file() else None
-        except FileNotFoundError:
-            continue  # it went while it was listed
-        except OSError:
-            yield prefix + entry.name, entry.path, None
+def gold_channels(root: Place) -> list[str]:
+    """Channels of gold with their kinds, ``trades_bars/60s``, that a place holds."""
+    channels = [name for name in folders(root) if name.endswith("_bars")]
+    return [f"{channel}/{kind}" for channel in channels for kind in folders(root / channel)]
 
 
 STABLECOINS = ("USDC", "USDT", "BUSD", "DAI", "TUSD", "GUSD", "USDP", "PYUSD", "FRAX", "LUSD")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from urllib.parse import unquote
 
 from tickstate.lake.errors import LakeError
+from tickstate.lake.store import Place
 
 HOUR = 3_600_000_000
 """Microseconds in an hour. Hours are numbered from the epoch: hour * HOUR is its first capture_ts."""
@@ -102,7 +102,7 @@ def time_folder(channel: str, hour: int) -> str:
     return day if is_daily(channel) else f"{day}/hour={t.hour}"
 
 
-def partition_path(root: Path, channel: str, lane: Lane, hour: int) -> Path:
+def partition_path(root: Place, channel: str, lane: Lane, hour: int) -> Place:
     """Where a partition of silver or gold lies; raises ``LakeError`` were it to leave the lake."""
     for value in (lane.exchange, lane.symbol):
         if safe_name(value) != value:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -25,6 +24,18 @@ from tickstate.lake.files import write_bytes
 from tickstate.lake.listing import Segment
 from tickstate.lake.names import HOUR, PARTITION_COLUMNS, hour_name, hour_time
 from tickstate.lake.schema import BRONZE, check_schema
+from tickstate.lake.store import (
+    SETTLED,
+    SETTLED_REMOTE,
+    Place,
+    at_once,
+    fault_at,
+    is_remote,
+    modified_of,
+    open_parquet,
+    place,
+    without_fault,
+)
 
 BATCH_ROWS = 32_768
 MAX_DECODED_BYTES = 16 << 30
@@ -44,17 +55,13 @@ class Inspected:
     """Contract columns that the file has."""
 
 
-SETTLED = 2_000_000_000
-"""Nanoseconds after which a file's modification time is believed to show every later change."""
-
-
 class Files:
     """What is known of bronze files, remembered as long as their size and modification time stay.
 
     ``cache``: a file that keeps digests from run to run, so that a plan need not open what it knows.
     """
 
-    def __init__(self, cache: Path | None = None) -> None:
+    def __init__(self, cache: Place | None = None) -> None:
         self._inspected: dict[Segment, Inspected | BadFile] = {}
         self._digests: dict[Segment, str] = {}
         self._cache = cache
@@ -92,12 +99,17 @@ class Files:
                 self._learnt = True
         return self._digests[segment]
 
+    def learn(self, segments: Iterable[Segment]) -> None:
+        """Digests of files in an object store, several at a time: each is a request or two that is waited for."""
+        new = [s for s in segments if is_remote(s.path) and s not in self._digests]
+        at_once(self.digest, new, remote=True)
+
     def save(self) -> None:
         """Keep the digests for the next run. A disk that is full costs the cache, no more."""
         if self._cache is None or not self._learnt:
             return
-        until = time.time_ns() - SETTLED  # a younger file may still change without its time doing so
-        found = {s.path: (s.size, s.modified, d) for s, d in self._digests.items() if s.modified < until}
+        now = time.time_ns()
+        found = {s.path: (s.size, s.modified, d) for s, d in self._digests.items() if _is_settled(s, now)}
         known = {**self._kept, **found}
         with suppress(OSError):
             if known != self._kept:
@@ -106,16 +118,15 @@ class Files:
 
     def identity(self, segment: Segment) -> str:
         """What a state knows a file by: its digest, and all bytes of one that was left out: it may be mended."""
-        mended = self.fingerprint(Path(segment.path)) if self.bad(segment) is not None else ""
+        mended = self.fingerprint(place(segment.path)) if self.bad(segment) is not None else ""
         return self.digest(segment) + mended
 
-    def fingerprint(self, path: Path) -> str:
+    def fingerprint(self, path: Place) -> str:
         """Hash of all bytes of a file, read again only when its size or time has changed."""
-        try:
-            stat = path.stat()
-        except OSError:
+        stat = without_fault(path.stat, None)
+        if stat is None:
             return ""
-        key = str(path), stat.st_size, stat.st_mtime_ns
+        key = str(path), stat.st_size, modified_of(stat)
         if key not in self._fingerprints:
             self._fingerprints[key] = fingerprint(path)
         return self._fingerprints[key]
@@ -128,7 +139,12 @@ class Files:
                 del known[segment]
 
 
-def _read_cache(path: Path) -> dict[str, tuple[int, int, str]]:
+def _is_settled(segment: Segment, now: int) -> bool:
+    """Whether a file's time is long enough past (``now`` in ns): a younger one may change without its time doing so."""
+    return segment.modified < now - (SETTLED_REMOTE if is_remote(segment.path) else SETTLED)
+
+
+def _read_cache(path: Place) -> dict[str, tuple[int, int, str]]:
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=dict[str, tuple[int, int, str]])
     except (OSError, msgspec.DecodeError):
@@ -137,11 +153,10 @@ def _read_cache(path: Path) -> dict[str, tuple[int, int, str]]:
 
 def is_unchanged(segment: Segment) -> bool:
     """Whether the file still has the size and modification time it was listed with."""
-    try:
-        stat = Path(segment.path).stat()
-    except OSError:
+    stat = without_fault(place(segment.path).stat, None)
+    if stat is None or stat.st_size != segment.size:
         return False
-    return (stat.st_size, stat.st_mtime_ns) == (segment.size, segment.modified)
+    return segment.modified in (modified_of(stat), stat.st_mtime_ns)  # listed with its ETag, where it has one, or not
 
 
 def inspect_segment(segment: Segment) -> Inspected:
@@ -168,7 +183,7 @@ def read_batches(segment: Segment) -> Iterator[pa.RecordBatch]:
 def open_segment(segment: Segment) -> pq.ParquetFile:
     """Open a file, page checksums verified; raises ``BadFile`` where there is no valid footer."""
     try:
-        return pq.ParquetFile(segment.path, page_checksum_verification=True)
+        return open_parquet(segment.path)
     except (pa.ArrowException, OSError) as error:
         raise _bad(segment, "unreadable", error) from error
 
@@ -254,6 +269,9 @@ def _bad(segment: Segment, reason: str, error: BaseException) -> BaseException:
     """A finding about the file; what the operating system says of itself (EIO, EMFILE, ...) stays what it is."""
     if isinstance(error, OSError) and error.errno is not None:
         return error
+    fault = fault_at(error, segment.path)
+    if fault is not None:
+        return fault
     return BadFile(segment.where, reason, _first_line(error))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ import xxhash
 
 from tickstate.lake.files import write_bytes
 from tickstate.lake.names import Lane
+from tickstate.lake.store import Place
 
 MAGIC = b"tickstate-state-1\n"
 
@@ -31,12 +31,12 @@ class _Header(msgspec.Struct):
     arrays: list[_Described]
 
 
-def state_path(root: Path, channel: str, lane: Lane) -> Path:
+def state_path(root: Place, channel: str, lane: Lane) -> Place:
     """Where the state of a lane lies: one file, of the latest time it was saved at."""
     return root / "_state" / channel / f"{lane.folder}.state"
 
 
-def save_state(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def save_state(path: Place, about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Replace a state file. ``about`` is JSON-like; arrays are of numbers or of fields of numbers."""
     body = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays.values())
     described = [_Described(name, _dtype_text(a.dtype), list(a.shape)) for name, a in arrays.items()]
@@ -45,7 +45,7 @@ def save_state(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.nda
     write_bytes(path, MAGIC + xxhash.xxh3_128_digest(payload) + payload, "state")
 
 
-def load_state(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load_state(path: Place) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """What ``save_state`` wrote; ``BadState`` where there is none, or it is torn, damaged or of another kind."""
     try:
         data = path.read_bytes()

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tickstate.lake.arrow import int64_values
-from tickstate.lake.commit import Commit, commit_path, read_commit
+from tickstate.lake.commit import Commit, commit_path, read_commit, read_commits
 from tickstate.lake.content import ContentHash
 from tickstate.lake.digest import fingerprint
-from tickstate.lake.errors import BadFile
+from tickstate.lake.errors import BadFile, StoreError
 from tickstate.lake.listing import Listing, Segment, canonical_symbol
 from tickstate.lake.names import PART, Lane, hour_time, is_daily, partition_columns, time_name
 from tickstate.lake.segment import inspect_segment, read_batches
+from tickstate.lake.store import Place, place, reading, walk
 from tickstate.lake.stream import in_key_order
 
 
@@ -57,7 +56,7 @@ def validate_bronze(listing: Listing) -> Iterator[Finding]:
             yield Finding(bad.relative, bad.reason, bad.detail)
 
 
-def validate_output(root: Path, listing: Listing, source: Listing | None) -> Iterator[Finding]:
+def validate_output(root: Place, listing: Listing, source: Listing | None) -> Iterator[Finding]:
     """Every partition of a channel of silver or gold: file, rows, record; and whether it still has a ``source``."""
     channel = listing.channel
     for bad in listing.misplaced:
@@ -74,18 +73,17 @@ def validate_output(root: Path, listing: Listing, source: Listing | None) -> Ite
         if source is not None and not _has_source(source, lane, segment, record):
             tier = "silver" if is_daily(channel) else "bronze"
             yield Finding(segment.where, f"no_{tier}", f"its {tier} is gone (--prune removes it)")
-    for path in sorted((root / "_commits" / channel).rglob("*.json")):
-        relative = path.relative_to(root / "_commits").with_suffix("")
-        if not (root / relative / PART).exists():
-            yield Finding(str(relative), "no_output", "a commit record without its partition")
+    for relative in sorted(r for r, *_ in walk(root / "_commits" / channel, ".json")):
+        folder = f"{channel}/{relative.removesuffix('.json')}"
+        if not (root / folder / PART).exists():
+            yield Finding(folder, "no_output", "a commit record without its partition")
 
 
-def coverage(root: Path, listing: Listing) -> list[Coverage]:
+def coverage(root: Place, listing: Listing) -> list[Coverage]:
     """Rows, gaps and covered time of each lane and day."""
     found: dict[tuple[str, str], list[Commit]] = {}
     for lane, hours in sorted(listing.lanes.items()):
-        for hour in sorted(hours):
-            record = read_commit(commit_path(root, listing.channel, lane, hour))
+        for hour, record in read_commits(root, listing.channel, lane, sorted(hours)).items():
             if record is not None:
                 found.setdefault((str(lane), f"{hour_time(hour):%Y-%m-%d}"), []).append(record)
     return [
@@ -97,7 +95,7 @@ def coverage(root: Path, listing: Listing) -> list[Coverage]:
     ]  # fmt: skip
 
 
-def prune(root: Path, listing: Listing, source: Listing) -> list[str]:
+def prune(root: Place, listing: Listing, source: Listing) -> list[str]:
     """Remove partitions whose source is gone, record first; returns their paths."""
     gone = []
     for segment in list(_segments(listing)):
@@ -105,7 +103,7 @@ def prune(root: Path, listing: Listing, source: Listing) -> list[str]:
         beside = commit_path(root, listing.channel, lane, segment.hour)
         if not _has_source(source, lane, segment, read_commit(beside)):
             beside.unlink(missing_ok=True)
-            Path(segment.path).unlink(missing_ok=True)
+            place(segment.path).unlink(missing_ok=True)
             gone.append(segment.where)
     return gone
 
@@ -132,10 +130,10 @@ def _check_file(segment: Segment, record: Commit | None) -> Iterator[Finding]:
     def finding(rule: str, detail: str) -> Finding:
         return Finding(segment.where, rule, detail)
 
-    if record is not None and fingerprint(Path(segment.path)) != record.file:
+    if record is not None and fingerprint(place(segment.path)) != record.file:
         yield finding("bytes", "the file's bytes are not those that were committed")
     try:
-        with pq.ParquetFile(segment.path, page_checksum_verification=True) as file:
+        with reading(segment.path) as file:
             schema = file.schema_arrow
             content, rows, last = ContentHash(schema), 0, None
             keys = ("bar_start", "bar_id") if is_daily(segment.channel) else ("capture_ts", "row_id")
@@ -149,6 +147,8 @@ def _check_file(segment: Segment, record: Commit | None) -> Iterator[Finding]:
                 yield from (finding(rule, detail) for rule, detail in _check_rows(segment, table, rows, last))
                 rows += table.num_rows
                 last = table.slice(table.num_rows - 1)
+    except StoreError:
+        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         yield finding("unreadable", str(error).splitlines()[0][:200])
         return

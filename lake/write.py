@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tickstate.lake.content import ContentHash
+from tickstate.lake.digest import fingerprint
 from tickstate.lake.files import replacing, step
+from tickstate.lake.store import Place, reading
 
 ROW_GROUP_ROWS = 65_536
 
@@ -47,6 +49,7 @@ class PartitionWriter:
         self._thread = ThreadPoolExecutor(1, "tickstate-write")
         self._pending: Future[None] | None = None
         self.rows = 0
+        self.size, self.file = 0, ""
 
     def write(self, table: pa.Table) -> None:
         """Add rows; whole row groups are written at once."""
@@ -95,25 +98,30 @@ class PartitionWriter:
         step("data:rows")
 
 
-def read_rows(path: Path) -> Iterator[pa.Table]:
+def read_rows(path: Place) -> Iterator[pa.Table]:
     """The rows of a partition as they were written, a row group at a time."""
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with reading(path) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group)
 
 
-def read_schema(path: Path) -> pa.Schema:
+def read_schema(path: Place) -> pa.Schema:
     """The schema of a partition."""
-    return pq.read_schema(path)
+    with reading(path) as file:
+        return file.schema_arrow
 
 
 @contextmanager
-def writing(path: Path, schema: pa.Schema) -> Iterator[PartitionWriter]:
-    """A writer whose file takes the place of ``path`` once the block has ended well and ``close`` was called."""
-    with replacing(path, "data") as temporary:
+def writing(path: Place, schema: pa.Schema, beside: Place | None = None) -> Iterator[PartitionWriter]:
+    """A writer whose file takes the place of ``path`` once the block has ended well and ``close`` was called.
+
+    Afterwards it knows the file's ``size`` and ``file``, the hash of its bytes. ``beside``: where its record lies.
+    """
+    with replacing(path, "data", beside) as temporary:
         writer = PartitionWriter(temporary, schema)
         try:
             yield writer
         except BaseException:
             writer.abandon()
             raise
+        writer.size, writer.file = temporary.stat().st_size, fingerprint(temporary)

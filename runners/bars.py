@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tickstate.features.barengine import PARTITION, VALID, BarBuilder, Kind
 from tickstate.lake.arrow import int64_values, one_chunk
 from tickstate.lake.commit import Commit, commit_path, read_commit, write_commit
-from tickstate.lake.digest import fingerprint
 from tickstate.lake.files import step
 from tickstate.lake.names import HOUR, Lane, hour_name, hour_time, partition_path, time_name
 from tickstate.lake.segment import Files
+from tickstate.lake.store import Place, reading
 from tickstate.lake.tape import base_of, filled_timestamps, floats, side_signs
 from tickstate.lake.write import PartitionWriter, writing
 from tickstate.runners.gold import DAY, DaySpan
@@ -76,7 +74,7 @@ class GoldWorker(Worker):
         cutoff = span.cutoffs.get(day)
         with ExitStack() as stack:
             writers = {
-                k.name: stack.enter_context(writing(self._path(k, day), k.schema)) for k in kinds
+                k.name: stack.enter_context(writing(self._path(k, day), k.schema, self._beside(k, day))) for k in kinds
             }  # fmt: skip
             builders = self._begin(day, kinds, writers)
             for hour in sorted(span.contents[day]):
@@ -93,7 +91,7 @@ class GoldWorker(Worker):
                 raise Changed
             contents = {k.name: writers[k.name].close() for k in kinds}
         self._warm = {day: builders.warm} if cutoff is not None else {}
-        return [self._commit(day, k, writers[k.name].rows, contents[k.name]) for k in kinds]
+        return [self._commit(day, k, writers[k.name], contents[k.name]) for k in kinds]
 
     def _begin(self, day: int, kinds: tuple[Kind, ...], writers: dict[str, PartitionWriter]) -> _Run:
         """Builders at the day's beginning, or behind the hours that an earlier look has seen to the end."""
@@ -121,9 +119,7 @@ class GoldWorker(Worker):
         """The columns that any kind reads of an hour of silver, rows before the cutoff; its content is checked."""
         span = self.span
         wanted = sorted({n for k in kinds for n in k.inputs})
-        with pq.ParquetFile(
-            partition_path(span.silver, span.channel, span.lane, hour), page_checksum_verification=True
-        ) as file:
+        with reading(partition_path(span.silver, span.channel, span.lane, hour)) as file:
             clock = "sample_ts" if "sample_ts" in file.schema_arrow.names else "capture_ts"
             for batch in file.iter_batches(BATCH_ROWS, columns=sorted({*wanted, clock})):
                 table = pa.Table.from_batches([batch])
@@ -140,13 +136,12 @@ class GoldWorker(Worker):
         if bars.num_rows:
             writer.write(partitioned(kind, self.span.lane, day, bars))
 
-    def _commit(self, day: int, kind: Kind, rows: int, content: str) -> Outcome:
-        path = self._path(kind, day)
-        counters = {"rows": rows}
+    def _commit(self, day: int, kind: Kind, writer: PartitionWriter, content: str) -> Outcome:
+        counters = {"rows": writer.rows}
         record = self._new_record(
-            day, kind, counters=counters, content=content, size=path.stat().st_size, file=fingerprint(path)
-        )
-        write_commit(commit_path(self.span.root, _target(kind), self.span.lane, day), record)
+            day, kind, counters=counters, content=content, size=writer.size, file=writer.file
+        )  # fmt: skip
+        write_commit(self._beside(kind, day), record)
         return Outcome(_target(kind), self.span.lane, day, counters=counters, cutoff=self.span.cutoffs.get(day))
 
     def _new_record(self, day: int, kind: Kind, **made: object) -> Commit:
@@ -162,11 +157,11 @@ class GoldWorker(Worker):
     def _is_done(self, day: int, kind: Kind) -> bool:
         """Whether another runner has made it since the plan."""
         path = self._path(kind, day)
-        record = read_commit(commit_path(self.span.root, _target(kind), self.span.lane, day))
-        if record is None or not path.exists() or self.files.fingerprint(path) != record.file:
+        record = read_commit(self._beside(kind, day))
+        if record is None or not path.exists():
             return False
         made = {name: getattr(record, name) for name in ("counters", "content", "size", "file")}
-        return self._new_record(day, kind, **made) == record
+        return self._new_record(day, kind, **made) == record and self.files.fingerprint(path) == record.file
 
     def _has_changed(self, day: int) -> bool:
         """Whether an hour of silver is no longer the one that was planned with."""
@@ -181,8 +176,11 @@ class GoldWorker(Worker):
                 return True  # the rows are replaced before the record is
         return False
 
-    def _path(self, kind: Kind, day: int) -> Path:
+    def _path(self, kind: Kind, day: int) -> Place:
         return partition_path(self.span.root, _target(kind), self.span.lane, day)
+
+    def _beside(self, kind: Kind, day: int) -> Place:
+        return commit_path(self.span.root, _target(kind), self.span.lane, day)
 
 
 class _Run:

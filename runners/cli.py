@@ -38,11 +38,24 @@ def features() -> None:
     """Market-data Parquet to microstructure features: the same bronze gives the same bytes."""
 
 
+class _PlaceType(click.ParamType):
+    """A local path, or ``s3://BUCKET/PREFIX``."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A place of it."""
+        from tickstate.lake.store import place
+
+        return place(value)
+
+
+_PLACE = _PlaceType()
 _PLACES = (
-    click.option("--lake", type=click.Path(path_type=Path), help="DIR with bronze/, silver/ and gold/ in it."),
-    click.option("--bronze", type=click.Path(path_type=Path), help="Where the raw data is."),
-    click.option("--silver", type=click.Path(path_type=Path), help="Where features are written."),
-    click.option("--gold", type=click.Path(path_type=Path), help="Where bars are written."),
+    click.option("--lake", type=_PLACE, metavar="DIR", help="DIR or s3://BUCKET/PREFIX with bronze/, silver/, gold/."),
+    click.option("--bronze", type=_PLACE, metavar="DIR", help="Where the raw data is."),
+    click.option("--silver", type=_PLACE, metavar="DIR", help="Where features are written."),
+    click.option("--gold", type=_PLACE, metavar="DIR", help="Where bars are written."),
 )
 _CHOICE = (
     click.option(
@@ -118,10 +131,10 @@ def plan(as_json: bool, **chosen: Any) -> int:
 
 @features.command()
 @_options(_PLACES, _CHOICE)
-@click.option("--left", type=click.Path(path_type=Path), help="Compare this silver ...")
-@click.option("--right", type=click.Path(path_type=Path), help="... with this one, instead of running anything.")
+@click.option("--left", type=_PLACE, metavar="DIR", help="Compare this silver ...")
+@click.option("--right", type=_PLACE, metavar="DIR", help="... with this one, instead of running anything.")
 @_JSON
-def parity(left: Path | None, right: Path | None, as_json: bool, **chosen: Any) -> int:
+def parity(left: Any, right: Any, as_json: bool, **chosen: Any) -> int:
     """All three runners on a selection (or two existing lakes), compared column by column."""
     from tickstate.runners import report
     from tickstate.runners.parity import compare_lakes, compare_runners
@@ -139,15 +152,13 @@ def parity(left: Path | None, right: Path | None, as_json: bool, **chosen: Any) 
 
 
 @features.command()
-@click.option("--lake", type=click.Path(path_type=Path), help="DIR with bronze/, silver/ and gold/ in it.")
-@click.option("--bronze", type=click.Path(path_type=Path), help="Check this bronze.")
-@click.option("--silver", type=click.Path(path_type=Path), help="Check this silver.")
-@click.option("--gold", type=click.Path(path_type=Path), help="Check this gold.")
+@click.option("--lake", type=_PLACE, metavar="DIR", help="DIR or s3://BUCKET/PREFIX with bronze/, silver/, gold/.")
+@click.option("--bronze", type=_PLACE, metavar="DIR", help="Check this bronze.")
+@click.option("--silver", type=_PLACE, metavar="DIR", help="Check this silver.")
+@click.option("--gold", type=_PLACE, metavar="DIR", help="Check this gold.")
 @click.option("--prune", is_flag=True, help="Remove partitions whose bronze is gone (with --bronze and --silver).")
 @_JSON
-def validate(
-    lake: Path | None, bronze: Path | None, silver: Path | None, gold: Path | None, prune: bool, as_json: bool
-) -> int:
+def validate(lake: Any, bronze: Any, silver: Any, gold: Any, prune: bool, as_json: bool) -> int:
     """The partition contract: paths, order, schema, checksums, records, coverage. Exit code 1 on any breach."""
     from tickstate.runners import report
     from tickstate.runners.validation import validate_lake
@@ -287,10 +298,10 @@ def _selection(chosen: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _demo(chosen: dict[str, Any]) -> Path:
+def _demo(chosen: dict[str, Any]) -> Any:
     from tickstate.lake.demo import ensure_demo
 
-    lake: Path = chosen["lake"] or DEMO
+    lake = chosen["lake"] or DEMO
     if chosen["bronze"]:
         raise click.UsageError("--demo makes its own bronze: leave --bronze away")
     made = ensure_demo(lake / "bronze")

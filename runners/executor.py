@@ -25,7 +25,7 @@ from tickstate.lake.commit import (
     write_quarantine,
 )  # fmt: skip
 from tickstate.lake.digest import fingerprint
-from tickstate.lake.errors import BadFile, LakeError
+from tickstate.lake.errors import BadFile, LakeError, StoreError
 from tickstate.lake.names import HOUR, hour_name, partition_path
 from tickstate.lake.segment import Files, is_unchanged
 from tickstate.lake.state import BadState, load_state, save_state, state_path
@@ -96,14 +96,18 @@ class SilverWorker(Worker):
     def _load(self) -> None:
         """Begin from the saved state where it stands in the first hour; one that does not fit is dropped, and said."""
         path = state_path(self.span.silver, self.span.channel, self.span.lane)
-        if not path.exists() or self.span.kept:
+        if self.span.kept:
             return
         try:
+            if not path.exists():
+                return
             about, arrays = load_state(path)
             if self.span.hours[0] * HOUR <= about["position"] <= (self.span.hours[0] + 1) * HOUR:
                 self.lane.load(about, arrays)
         except BadState as reason:
             self._dropped = str(reason)
+        except StoreError as error:  # what else it does to the partitions, their outcomes say
+            self._dropped = str(error)
 
     def _partition(self, hour: int) -> Outcome | None:
         """Compute and commit one partition; anew without a file whenever one turns out to be bad."""
@@ -129,7 +133,7 @@ class SilverWorker(Worker):
         if loaded and lane.is_cold:
             self._dropped = "bronze or silver behind it has changed"
         began = self._link(hour, since)
-        with writing(path, schema) as writer:
+        with writing(path, schema, commit_path(span.silver, span.channel, span.lane, hour)) as writer:
             if since > hour * HOUR:
                 for batch in read_rows(path):
                     writer.write(batch)
@@ -144,7 +148,7 @@ class SilverWorker(Worker):
         found = self._quarantine(hour)
         chain = {name: Link(began[name], ended) for name, ended in self._chain_state().items()}
         record = self._new_record(
-            hour, counters=counters, content=content, size=path.stat().st_size, file=fingerprint(path),
+            hour, counters=counters, content=content, size=writer.size, file=writer.file,
             quarantined=list(found), chain=chain, totals=lane.quality.totals(),
         )  # fmt: skip
         write_commit(commit_path(span.silver, span.channel, span.lane, hour), record)
@@ -179,8 +183,13 @@ class SilverWorker(Worker):
         """Whether another runner has made the partition, or went further, since the plan was made."""
         record, span = self._record(hour), self.span
         path = partition_path(span.silver, span.channel, span.lane, hour)
-        if record is None or not path.exists() or self.files.fingerprint(path) != record.file:
+        if record is None or not path.exists() or not self._is_current(hour, record):
             return False
+        return self.files.fingerprint(path) == record.file  # last: it reads the whole file
+
+    def _is_current(self, hour: int, record: Commit) -> bool:
+        """Whether a record speaks of what this span would make, or of more."""
+        span = self.span
         if hour in span.cutoffs and (record.cutoff is None or record.cutoff > span.cutoffs[hour]):
             return True  # never lowered; what else may be stale the next plan sees
         if any(self.files.fingerprint(span.bronze / q.path) != q.fingerprint for q in record.quarantined):

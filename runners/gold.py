@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,11 +17,12 @@ from tickstate.features.barengine import Kind, check_kind, find_kind
 from tickstate.features.bars import AUTO
 from tickstate.features.base import BARS, FeatureError, Settings, near
 from tickstate.features.table import KEYS, PASSED
-from tickstate.lake.commit import Commit, commit_path, read_commit
+from tickstate.lake.commit import Commit, commit_path, read_commit, read_commits
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, list_channel
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path, time_name
 from tickstate.lake.segment import Files
+from tickstate.lake.store import Place, folders, snapshot
 from tickstate.runners import reasons
 from tickstate.runners.plan import Clock, Planned, Selection, is_chosen
 from tickstate.runners.worker import Outcome
@@ -40,8 +41,8 @@ FACTS = ("max_staleness", "contract_size", "inverse")
 class DaySpan:
     """A task: days of one lane of a silver channel, each with the kinds of bars to make of it."""
 
-    silver: Path
-    root: Path
+    silver: Place
+    root: Place
     """Gold."""
     channel: str
     """Of silver."""
@@ -80,6 +81,17 @@ class GoldPlan:
     misplaced: ClassVar[tuple[()]] = ()
     known: ClassVar[Mapping[str, Any]] = {}
     listings: ClassVar[Mapping[str, Any]] = {}
+
+    @cached_property
+    def silver(self) -> Place:
+        """Silver as it was when the plan began to look at it."""
+        return snapshot(self.selection.silver)
+
+    @cached_property
+    def gold(self) -> Place:
+        """Gold as it was when the plan began to look at it."""
+        assert self.selection.gold is not None
+        return snapshot(self.selection.gold)
 
     @property
     def stale(self) -> list[Planned]:
@@ -161,11 +173,11 @@ def _check_threshold(name: str, selection: Selection) -> None:
 
 def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiting: Mapping[Any, str]) -> None:
     selection = plan.selection
-    read = {h: read_commit(commit_path(selection.silver, channel, lane, h)) for h in listing.lanes[lane]}
+    read = read_commits(plan.silver, channel, lane, listing.lanes[lane])
     records = {h: r for h, r in sorted(read.items()) if r is not None}
     bars, chosen = f"{channel}_bars", kinds_of(selection)
     explicit = bool(selection.bars or selection.config.bars)
-    existing = () if selection.bars else _existing(selection, bars)
+    existing = () if selection.bars else _existing(plan.gold, bars)
     for day in sorted({h // DAY * DAY for h in listing.lanes[lane]}):
         if not _overlaps(day, selection):
             continue
@@ -174,12 +186,12 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
         held = {hour_name(h): waiting[channel, lane, h] for h in range(day, day + DAY) if (channel, lane, h) in waiting}
         held = {hour_name(h): "it has no commit record" for h in unrecorded} | held
         for h, record in hours.items():
-            path = partition_path(selection.silver, channel, lane, h)
-            beside = commit_path(selection.silver, channel, lane, h)
+            path = partition_path(plan.silver, channel, lane, h)
+            beside = commit_path(plan.silver, channel, lane, h)
             if path.exists() and not reasons.is_recorded(plan.files, path, beside, record):
                 held.setdefault(hour_name(h), "its file is not the one that was recorded")
         names = [n for n in chosen if find_kind(bars, n) is not None]
-        names += [n for n in existing if n not in names and _record(selection, f"{bars}/{n}", lane, day) is not None]
+        names += [n for n in existing if n not in names and _record(plan, f"{bars}/{n}", lane, day) is not None]
         for name in names:
             target = f"{bars}/{name}"
             if held:
@@ -226,7 +238,7 @@ def _plan_day(
             return
         kind = replace(kind, rule=kind.rule.resolved(past))
         settings["threshold_from"] = past
-    record = _record(selection, target, lane, day)
+    record = _record(plan, target, lane, day)
     cutoff = _cutoff(plan, day, hours, records, record)
     contents = {h: r.content for h, r in hours.items()}
     why = _reasons(plan, target, lane, day, kind, settings, contents, record, cutoff, channel)
@@ -241,7 +253,7 @@ def _reasons(
     plan: GoldPlan, target: str, lane: Lane, day: int, kind: Kind, settings: Mapping[str, Any],
     contents: Mapping[int, str], record: Commit | None, cutoff: int | None, channel: str,
 ) -> list[str]:  # fmt: skip
-    gold = plan.selection.gold
+    gold = plan.gold
     path, beside = partition_path(gold, target, lane, day), commit_path(gold, target, lane, day)
     found = reasons.output_reasons(plan.files, path, beside, record)
     if record is None or not path.exists():
@@ -303,11 +315,9 @@ def _check_columns(kind: Kind, channel: str, hours: Mapping[int, Commit]) -> Non
             )
 
 
-def _existing(selection: Selection, channel: str) -> tuple[str, ...]:
+def _existing(gold: Place, channel: str) -> tuple[str, ...]:
     """Kinds that gold has of a channel already: they are kept up to date where they are."""
-    folder = selection.gold / channel
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    return tuple(n for n in names if not n.startswith((".", "_")) and _is_kind(channel, n))
+    return tuple(n for n in folders(gold / channel) if _is_kind(channel, n))
 
 
 def _is_kind(channel: str, name: str) -> bool:
@@ -317,8 +327,8 @@ def _is_kind(channel: str, name: str) -> bool:
         return False
 
 
-def _record(selection: Selection, target: str, lane: Lane, day: int) -> Commit | None:
-    return read_commit(commit_path(selection.gold, target, lane, day))
+def _record(plan: GoldPlan, target: str, lane: Lane, day: int) -> Commit | None:
+    return read_commit(commit_path(plan.gold, target, lane, day))
 
 
 def _overlaps(day: int, selection: Selection) -> bool:

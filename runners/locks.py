@@ -9,18 +9,22 @@ from pathlib import Path
 import xxhash
 from filelock import FileLock
 
+from tickstate.lake.store import Place
+
 SHARDS = 256
 """Lock files of a tier: a partition takes one by its hash, so that years of hours leave no litter of locks."""
 
 
 @contextmanager
-def partition_lock(root: Path, name: str, timeout: float = -1) -> Iterator[bool]:
+def partition_lock(root: Place, name: str, timeout: float = -1) -> Iterator[bool]:
     """Hold a partition of the tier ``root``; yields whether it had to be waited for.
+
+    A bucket has no locks: runners of one user on one machine spare each other the work, those of several do it twice.
 
     Raises ``filelock.Timeout`` after ``timeout`` seconds.
     """
     shard = xxhash.xxh3_64_intdigest(name.encode()) % SHARDS
-    path = root / "_locks" / f"{shard:03d}.lock"
+    path = _folder(root) / f"{shard:03d}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, waited = FileLock(path), False
     try:
@@ -32,3 +36,12 @@ def partition_lock(root: Path, name: str, timeout: float = -1) -> Iterator[bool]
         yield waited
     finally:
         lock.release()
+
+
+def _folder(root: Place) -> Path:
+    """Where the lock files of a tier lie."""
+    if isinstance(root, Path):
+        return root / "_locks"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("tickstate") / "locks" / xxhash.xxh3_64_hexdigest(str(root).encode())

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tickstate.features.table import PASSED
 from tickstate.lake.arrow import one_chunk, plain
@@ -20,6 +19,7 @@ from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Segment, gold_channels, list_channel
 from tickstate.lake.names import time_name
 from tickstate.lake.segment import Files
+from tickstate.lake.store import Place, copy, place, reading
 from tickstate.runners.plan import Plan, Selection, make_plan
 from tickstate.runners.run import LONGEST_SPAN, run_batch, run_single
 from tickstate.runners.watcher import Pace, Watcher
@@ -44,13 +44,13 @@ class ColumnParity:
         return "DIFFERS" if self.differ else "same"
 
 
-def compare_lakes(left: Path, right: Path) -> list[ColumnParity]:
+def compare_lakes(left: Place, right: Place) -> list[ColumnParity]:
     """Every column of every partition of two tiers; a partition that one lacks differs in all its rows."""
     found: dict[tuple[str, str], ColumnParity] = {}
     for channel in dict.fromkeys((*PASSED, *gold_channels(left), *gold_channels(right))):
         both = [_partitions(root, channel) for root in (left, right)]
         for key in sorted(both[0].keys() | both[1].keys()):
-            tables = [pq.ParquetFile(paths[key]).read() if key in paths else None for paths in both]
+            tables = [_read(paths[key]) if key in paths else None for paths in both]
             for name in _names(tables):
                 entry = found.setdefault((channel, name), ColumnParity(channel, name))
                 _compare(entry, key, tables, name)
@@ -83,7 +83,7 @@ def _placed(selection: Selection, folder: Path) -> Selection:
 
 
 def _watch(selection: Selection, staging: Path) -> None:
-    """The watcher over a bronze that arrives bit by bit, by links, its clock at the newest row."""
+    """The watcher over a bronze that arrives bit by bit, by links or copies, its clock at the newest row."""
     plan = make_plan(selection)
     files, now = Files(), [0]
     arrivals = sorted((_end(files, s), s.where, s) for s in _needed(plan))
@@ -91,9 +91,7 @@ def _watch(selection: Selection, staging: Path) -> None:
     for part in np.array_split(np.arange(len(arrivals)), STEPS):
         for i in part:
             end, where, segment = arrivals[i]
-            target = staging / where
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(Path(segment.path).resolve())
+            copy(place(segment.path), staging / where)
             now[0] = max(now[0], end)
         if part.size:
             watcher.cycle()
@@ -112,10 +110,15 @@ def _end(files: Files, segment: Segment) -> int:
     return found.high if found is not None and found.rows else segment.hour * 3_600_000_000
 
 
-def _partitions(root: Path, channel: str) -> dict[str, Path]:
+def _read(path: str) -> pa.Table:
+    with reading(path) as file:
+        return file.read()
+
+
+def _partitions(root: Place, channel: str) -> dict[str, str]:
     listing = list_channel(root, channel)
     return {
-        f"{lane} {time_name(channel, hour)}": Path(segments[0].path)
+        f"{lane} {time_name(channel, hour)}": segments[0].path
         for lane, hours in listing.lanes.items()
         for hour, segments in hours.items()
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,13 +12,14 @@ import numpy as np
 from tickstate.features.base import near
 from tickstate.features.graph import Graph, build_graph
 from tickstate.features.registry import default_registry
-from tickstate.lake.commit import Commit, Quarantined, broken_links, commit_path, quarantined, read_commit
+from tickstate.lake.commit import Commit, Quarantined, broken_links, commit_path, quarantined, read_commits
 from tickstate.lake.digest import hour_digest
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, Segment, list_channel, normalize_quotes
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path, time_name
 from tickstate.lake.schema import BRONZE
 from tickstate.lake.segment import Files
+from tickstate.lake.store import Place, snapshot
 from tickstate.lake.tape import REPEAT_WINDOW
 from tickstate.runners import reasons
 from tickstate.runners.config import Config
@@ -29,9 +29,9 @@ from tickstate.runners.config import Config
 class Selection:
     """What a run is about: places, channels, lanes, hours, features."""
 
-    bronze: Path
-    silver: Path
-    gold: Path | None = None
+    bronze: Place
+    silver: Place
+    gold: Place | None = None
     tiers: tuple[str, ...] = ("silver", "gold")
     """Of these, gold is made where it has a place."""
     bars: tuple[str, ...] = ()
@@ -84,8 +84,8 @@ def _sample_reach(graph: Graph) -> int:
 class Span:
     """A task: hours of one lane, in order, to be computed one after the other. Names and paths only."""
 
-    bronze: Path
-    silver: Path
+    bronze: Place
+    silver: Place
     channel: str
     lane: Lane
     hours: tuple[int, ...]
@@ -106,7 +106,7 @@ class Span:
     """Whether the last hour is the lane's last one, so that its state is worth saving."""
 
     @property
-    def root(self) -> Path:
+    def root(self) -> Place:
         """The tier that is written."""
         return self.silver
 
@@ -192,6 +192,11 @@ class Plan:
     source: ClassVar[str] = "bronze"
     failed: ClassVar[tuple[()]] = ()
     notices: ClassVar[tuple[()]] = ()
+
+    @cached_property
+    def silver(self) -> Place:
+        """Silver as it was when the plan began to look at it."""
+        return snapshot(self.selection.silver)
 
     @property
     def stale(self) -> list[Planned]:
@@ -299,7 +304,8 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
     else:
         hours |= _sampled_before(plan, channel, lane, hours)
     before, broken, last_record = None, False, None
-    records = {h: read_commit(commit_path(selection.silver, channel, lane, h)) for h in hours}
+    records = read_commits(plan.silver, channel, lane, hours)
+    plan.files.learn(s for h in hours for s in plan.segments(channel, lane, channel, h))
     chained = sorted({c for r in records.values() if r is not None and r.chain for c in r.columns})
     for hour in sorted(hours):
         record = records[hour]
@@ -333,7 +339,7 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
 def _sampled_before(plan: Plan, channel: str, lane: Lane, hours: set[int]) -> set[int]:
     """Hours without bronze that hold the end of a sample which is no longer asked for: they become empty."""
     after = {h + 1 for h in hours} - hours
-    records = {h: read_commit(commit_path(plan.selection.silver, channel, lane, h)) for h in after}
+    records = read_commits(plan.silver, channel, lane, after)
     return {h for h, record in records.items() if record is not None and record.settings.get("sample")}
 
 
@@ -366,7 +372,7 @@ def _reasons(
     plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit | None, cutoff: int | None
 ) -> tuple[list[str], tuple[str, ...]]:
     """Why a partition is stale, in words for ``features plan``; and which of its columns hold nevertheless."""
-    silver = plan.selection.silver
+    silver = plan.silver
     path, beside = partition_path(silver, channel, lane, hour), commit_path(silver, channel, lane, hour)
     found = reasons.output_reasons(plan.files, path, beside, record)
     if record is None or not path.exists():
@@ -460,7 +466,7 @@ def _channels(selection: Selection, live: bool = False) -> tuple[str, ...]:
     return found
 
 
-def _has(folder: Path) -> str:
+def _has(folder: Place) -> str:
     names = sorted(p.name for p in folder.iterdir())
     return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
 

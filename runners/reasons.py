@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from tickstate.lake.commit import FORMAT, Commit
 from tickstate.lake.segment import Files
+from tickstate.lake.store import Place
 
 
-def output_reasons(files: Files, path: Path, beside: Path, record: Commit | None) -> list[str]:
+def output_reasons(files: Files, path: Place, beside: Place, record: Commit | None) -> list[str]:
     """What is wrong with the output itself; ``beside``: where its record lies."""
     size = path.stat().st_size if path.exists() else None
     if record is None:
@@ -27,7 +27,7 @@ def output_reasons(files: Files, path: Path, beside: Path, record: Commit | None
     return found
 
 
-def is_recorded(files: Files, path: Path, beside: Path, record: Commit) -> bool:
+def is_recorded(files: Files, path: Place, beside: Place, record: Commit) -> bool:
     """Whether an output is the one its record speaks of. One that is older than its record is; else its bytes say."""
     if path.stat().st_mtime_ns <= beside.stat().st_mtime_ns:
         return True  # the record is written last: nobody has replaced the output since

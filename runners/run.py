@@ -10,7 +10,6 @@ from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from tickstate.features.graph import Graph
@@ -18,6 +17,7 @@ from tickstate.kernels import _jit
 from tickstate.lake.commit import Quarantined, write_quarantine
 from tickstate.lake.names import is_daily
 from tickstate.lake.segment import Files
+from tickstate.lake.store import Place
 from tickstate.runners.gold import PENDING, DaySpan, GoldPlan, kinds_of, make_gold_plan, waiting_hours
 from tickstate.runners.plan import Plan, Selection, Span, make_plan
 from tickstate.runners.pool import InlineExecutor, local_pool, run_alone, run_spans
@@ -174,7 +174,7 @@ def plan_tiers(selection: Selection) -> list[AnyPlan]:
     return plans
 
 
-def digests_path(silver: Path) -> Path:
+def digests_path(silver: Place) -> Place:
     """Where digests of bronze are kept from run to run: a cache, safe to remove."""
     return silver / "_state" / "digests.msgpack"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tickstate.features.base import BARS
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import gold_channels, list_channel
 from tickstate.lake.schema import BRONZE
+from tickstate.lake.store import Place, snapshot
 from tickstate.lake.validate import Coverage, Finding, coverage, prune, validate_bronze, validate_output
 
 
@@ -23,7 +23,7 @@ class Validation:
 
 
 def validate_lake(
-    bronze: Path | None, silver: Path | None, gold: Path | None = None, remove: bool = False
+    bronze: Place | None, silver: Place | None, gold: Place | None = None, remove: bool = False
 ) -> Validation:  # fmt: skip
     """Check every file of the tiers given; ``remove``: partitions whose source is gone."""
     found = Validation()
@@ -42,8 +42,8 @@ def validate_lake(
             found.removed += prune(silver, output, source)
             output = list_channel(silver, channel)
         found.files += sum(len(s) for hours in output.lanes.values() for s in hours.values())
-        found.findings += validate_output(silver, output, source)
-        found.coverage += coverage(silver, output)
+        found.findings += validate_output(snapshot(silver), output, source)
+        found.coverage += coverage(snapshot(silver), output)
     for channel in gold_channels(gold) if gold is not None else ():
         source = list_channel(silver, BARS[channel.partition("/")[0]]) if silver is not None else None
         output = list_channel(gold, channel)
@@ -51,5 +51,5 @@ def validate_lake(
             found.removed += prune(gold, output, source)
             output = list_channel(gold, channel)
         found.files += sum(len(s) for hours in output.lanes.values() for s in hours.values())
-        found.findings += validate_output(gold, output, source)
+        found.findings += validate_output(snapshot(gold), output, source)
     return found

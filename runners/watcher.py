@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from tickstate.lake.commit import Quarantined
+from tickstate.lake.errors import StoreError
 from tickstate.lake.names import Lane
 from tickstate.lake.segment import Files
 from tickstate.runners.executor import worker_for
@@ -69,7 +70,7 @@ class Watcher:
         began, self._keeps = time.monotonic(), once
         with self._woken_by_events(once):
             while not self._stop.is_set():
-                done = self.cycle()
+                done = self._try_cycle(once)
                 if once and not done:
                     break
                 if not once:
@@ -78,6 +79,16 @@ class Watcher:
         self.close()
         self.summary.seconds = time.monotonic() - began
         return self.summary
+
+    def _try_cycle(self, once: bool) -> list[Outcome]:
+        """A cycle; where an object store does not answer, the next one tries again."""
+        try:
+            return self.cycle()
+        except StoreError as error:
+            if once:
+                raise
+            self._observer.noticed(f"{error}; trying again")
+            return []
 
     def cycle(self) -> list[Outcome]:
         """One look at the listing, and all the work it shows."""
@@ -170,11 +181,11 @@ class Watcher:
             from watchfiles import watch
         except ImportError:
             watch = None
-        if watch is None or once:
+        watched = self.selection.bronze if "silver" in self.selection.tiers else self.selection.silver
+        if watch is None or once or not isinstance(watched, Path):  # a bucket has no events to listen to
             yield
             return
         over = threading.Event()
-        watched = self.selection.bronze if "silver" in self.selection.tiers else self.selection.silver
 
         def listen(folder: Path) -> None:
             for _ in watch(folder, stop_event=over, debounce=50, step=20, raise_interrupt=False):

@@ -9,6 +9,7 @@ from typing import Any
 from filelock import Timeout
 
 from tickstate.lake.commit import Quarantined
+from tickstate.lake.errors import StoreError
 from tickstate.lake.names import Lane, time_name
 from tickstate.lake.segment import Files
 from tickstate.runners.locks import partition_lock
@@ -94,7 +95,12 @@ class Worker:
     def _fault(self, hour: int, error: Exception) -> dict[str, Any]:
         """What an outcome says of an exception."""
         text = str(error).strip().splitlines()
-        moved = isinstance(error, OSError) and self._has_changed(hour)
+        moved = isinstance(error, OSError) and not isinstance(error, StoreError)
+        if moved:
+            try:
+                moved = self._has_changed(hour)
+            except StoreError as fault:
+                error, moved, text = fault, False, [str(fault)]
         reason = "" if moved else f"{type(error).__name__}: {text[0] if text else ''}"
         return {"error": reason, "changed": moved}
 

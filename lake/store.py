@@ -1,0 +1,197 @@
+"""Places: a folder of this machine (``pathlib.Path``) or a prefix in a bucket (``RemotePath``), one code for both.
+
+A place has ``/``, ``name``, ``parent``, ``exists``, ``is_dir``, ``is_file``, ``stat``, ``read_bytes`` and ``unlink``;
+what is done otherwise for the one and the other stands here. ``str`` of a place is what ``place`` takes back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from tickstate.lake.errors import LakeError, StoreError
+from tickstate.lake.remote import AT_ONCE, SCHEME, SECOND, RemotePath, Stat, View, asking, fault_of, remote_path
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+Place: TypeAlias = Path | RemotePath
+A = TypeVar("A")
+B = TypeVar("B")
+
+SETTLED = 2_000_000_000
+"""Nanoseconds after which a file's modification time is believed to show every later change."""
+SETTLED_REMOTE = 30_000_000_000
+"""The same for objects, whose times are whole seconds of another machine's clock."""
+DEEPEST = 8
+"""Folders below a channel that are looked into: a loop of links ends there."""
+
+
+def place(given: str | os.PathLike[str] | RemotePath) -> Place:
+    """A place as people write it: a path, or ``s3://BUCKET/PREFIX``.
+
+    >>> place("s3://bucket/lake/") / "silver", place("lake").name
+    (RemotePath('s3://bucket/lake/silver'), 'lake')
+    """
+    if isinstance(given, RemotePath):
+        return given
+    text = os.fspath(given)
+    if text.startswith(SCHEME):
+        return remote_path(text)
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)
+    if scheme:
+        fix = "give s3:// as a text: a Path makes one / of two" if scheme[1].lower() == "s3" else ""
+        raise LakeError(f"{text!r} is no place", expected="a local path, or s3://BUCKET/PREFIX", fix=fix)
+    return Path(text)
+
+
+def is_remote(path: Place | str) -> bool:
+    """Whether a place, or a segment's path, is in an object store."""
+    return isinstance(path, RemotePath) or (isinstance(path, str) and path.startswith(SCHEME))
+
+
+def snapshot(root: Place) -> Place:
+    """The place as it is now, for one plan: of a bucket, what lies in it is listed once, not asked for one by one."""
+    return root.bound(View(root)) if isinstance(root, RemotePath) else root
+
+
+def at_once(work: Callable[[A], B], items: Iterable[A], remote: bool) -> list[B]:
+    """``work`` on each item, in order; on several at a time where each is a request that is waited for."""
+    items = list(items)
+    if not remote or len(items) < 2:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(AT_ONCE, len(items)), "tickstate-ask") as threads:
+        return list(threads.map(work, items))
+
+
+def folders(root: Place) -> list[str]:
+    """Names of the folders in a place, those aside that begin with ``.`` or ``_``."""
+    if isinstance(root, RemotePath):
+        names = [p.name for p in root.iterdir() if p.is_dir()]
+    else:
+        names = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
+    return sorted(n for n in names if not n.startswith((".", "_")))
+
+
+def walk(folder: Place, suffix: str = ".parquet") -> Iterator[tuple[str, str, Any]]:
+    """(relative path, path, stat) of every file with a suffix below a folder; no stat where it is no regular file.
+
+    Hidden names, and names that begin with ``_``, are work in progress. Of a bucket: one listing, and a HEAD for the
+    ETag of each object so young that its time alone, in whole seconds, does not tell it from the next of its name.
+    """
+    if not isinstance(folder, RemotePath):
+        yield from _walk_local(folder, "", suffix)
+        return
+    found = [(relative, stat) for relative, stat in folder.walk() if relative.endswith(suffix) and _is_shown(relative)]
+    since = time.time_ns() - SETTLED_REMOTE
+    young = [relative for relative, stat in found if stat.st_mtime_ns >= since]
+    exact = dict(zip(young, at_once(lambda r: _stat(folder / r), young, remote=True), strict=True))
+    for relative, stat in found:
+        if relative not in exact or exact[relative] is not None:
+            yield relative, str(folder / relative), exact.get(relative, stat)
+
+
+def _is_shown(relative: str) -> bool:
+    parts = relative.split("/")
+    return len(parts) <= DEEPEST + 1 and not any(p.startswith((".", "_")) for p in parts)
+
+
+def _stat(path: RemotePath) -> Stat | None:
+    """None where it went while it was listed."""
+    with suppress(FileNotFoundError):
+        return path.stat()
+    return None
+
+
+def modified_of(stat: Any) -> int:
+    """When a file was modified (ns), as a key of caches. Where an ETag is known it takes the place of what the time
+    of an object lacks, the part below a second."""
+    etag = getattr(stat, "etag", "")
+    return stat.st_mtime_ns + (1 + zlib.crc32(etag.encode()) % (SECOND - 1) if etag else 0)
+
+
+def _walk_local(
+    folder: Path, prefix: str, suffix: str, depth: int = 0
+) -> Iterator[tuple[str, str, os.stat_result | None]]:  # fmt: skip
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith((".", "_")):
+            continue
+        try:
+            if entry.is_dir():
+                if depth < DEEPEST:
+                    yield from _walk_local(Path(entry.path), f"{prefix}{entry.name}/", suffix, depth + 1)
+            elif entry.name.endswith(suffix):
+                yield prefix + entry.name, entry.path, entry.stat() if entry.is_file() else None
+        except FileNotFoundError:
+            continue  # it went while it was listed
+        except OSError:
+            yield prefix + entry.name, entry.path, None
+
+
+@contextmanager
+def open_bytes(path: Place) -> Iterator[Any]:
+    """A binary file to seek in and read from."""
+    if isinstance(path, Path):
+        with open(path, "rb") as file:
+            yield file
+    else:
+        with path.open() as file, asking(path):
+            yield file
+
+
+def open_parquet(path: Place | str) -> pq.ParquetFile:
+    """Open a Parquet file, page checksums verified. In an object store its columns are read by ranges, side by side."""
+    import pyarrow.parquet as pq
+
+    if not is_remote(path):
+        return pq.ParquetFile(path, page_checksum_verification=True)
+    found = place(path)
+    return pq.ParquetFile(found.open(), page_checksum_verification=True, pre_buffer=True)
+
+
+@contextmanager
+def reading(path: Place | str) -> Iterator[pq.ParquetFile]:
+    """``open_parquet`` for a block; a store that fails in it is a ``StoreError``, whatever part of reading noticed."""
+    try:
+        with open_parquet(path) as file:
+            yield file
+    except OSError as error:
+        fault = fault_at(error, path)
+        if fault is None or fault is error:
+            raise
+        raise fault from error
+
+
+def fault_at(error: BaseException, path: Place | str) -> StoreError | None:
+    """What an error says of the store a place is in; None where it speaks of the file, and always of local ones."""
+    return fault_of(error, path) if is_remote(path) else None
+
+
+def without_fault(read: Callable[[], A], otherwise: A) -> A:
+    """What is read, or ``otherwise`` where there is nothing to read; a store that fails is raised."""
+    try:
+        return read()
+    except StoreError:
+        raise
+    except OSError:
+        return otherwise
+
+
+def copy(source: Place, target: Path) -> None:
+    """Bring a file here."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, Path):
+        target.symlink_to(source.resolve())
+    else:
+        target.write_bytes(source.read_bytes())
