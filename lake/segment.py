@@ -101,8 +101,13 @@ class Files:
 
     def learn(self, segments: Iterable[Segment]) -> None:
         """Digests of files in an object store, several at a time: each is a request or two that is waited for."""
-        new = [s for s in segments if is_remote(s.path) and s not in self._digests]
-        at_once(self.digest, new, remote=True)
+        at_once(self.digest, [s for s in segments if is_remote(s.path) and s not in self._digests], remote=True)
+
+    def look_at(self, segments: Iterable[Segment]) -> None:
+        """Inspect files in an object store, several at a time; the first alone, for the kernel that it may load."""
+        new = [s for s in segments if is_remote(s.path) and s not in self._inspected]
+        at_once(self.inspect, new[:1], remote=True)
+        at_once(self.inspect, new[1:], remote=True)
 
     def save(self) -> None:
         """Keep the digests for the next run. A disk that is full costs the cache, no more."""
@@ -157,6 +162,12 @@ def is_unchanged(segment: Segment) -> bool:
     if stat is None or stat.st_size != segment.size:
         return False
     return segment.modified in (modified_of(stat), stat.st_mtime_ns)  # listed with its ETag, where it has one, or not
+
+
+def are_unchanged(segments: Iterable[Segment]) -> bool:
+    """Whether all of them are."""
+    segments = list(segments)
+    return all(at_once(is_unchanged, segments, any(is_remote(s.path) for s in segments)))
 
 
 def inspect_segment(segment: Segment) -> Inspected:

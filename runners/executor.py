@@ -27,7 +27,7 @@ from tickstate.lake.commit import (
 from tickstate.lake.digest import fingerprint
 from tickstate.lake.errors import BadFile, LakeError, StoreError
 from tickstate.lake.names import HOUR, hour_name, partition_path
-from tickstate.lake.segment import Files, is_unchanged
+from tickstate.lake.segment import Files, are_unchanged
 from tickstate.lake.state import BadState, load_state, save_state, state_path
 from tickstate.lake.write import read_rows, read_schema, writing
 from tickstate.runners.bars import GoldWorker
@@ -219,8 +219,8 @@ class SilverWorker(Worker):
 
     def _has_changed(self, hour: int) -> bool:
         """Whether a file that was read is no longer the one that was listed."""
-        return any(
-            not is_unchanged(segment)
+        return not are_unchanged(
+            segment
             for channel, digests in self.span.inputs(hour).items()
             for h in digests
             for segment in self.span.segments[channel][h]

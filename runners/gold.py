@@ -17,7 +17,7 @@ from tickstate.features.barengine import Kind, check_kind, find_kind
 from tickstate.features.bars import AUTO
 from tickstate.features.base import BARS, FeatureError, Settings, near
 from tickstate.features.table import KEYS, PASSED
-from tickstate.lake.commit import Commit, commit_path, read_commit, read_commits
+from tickstate.lake.commit import Commit, commit_path, read_commits
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, list_channel
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path, time_name
@@ -178,9 +178,10 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
     bars, chosen = f"{channel}_bars", kinds_of(selection)
     explicit = bool(selection.bars or selection.config.bars)
     existing = () if selection.bars else _existing(plan.gold, bars)
-    for day in sorted({h // DAY * DAY for h in listing.lanes[lane]}):
-        if not _overlaps(day, selection):
-            continue
+    days = [d for d in sorted({h // DAY * DAY for h in listing.lanes[lane]}) if _overlaps(d, selection)]
+    kinds = [n for n in dict.fromkeys((*chosen, *existing)) if find_kind(bars, n) is not None]
+    made = {n: read_commits(plan.gold, f"{bars}/{n}", lane, days) for n in kinds}
+    for day in days:
         hours = {h: r for h, r in records.items() if day <= h < day + DAY}
         unrecorded = [h for h in listing.lanes[lane] if day <= h < day + DAY and h not in records]
         held = {hour_name(h): waiting[channel, lane, h] for h in range(day, day + DAY) if (channel, lane, h) in waiting}
@@ -190,9 +191,7 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
             beside = commit_path(plan.silver, channel, lane, h)
             if path.exists() and not reasons.is_recorded(plan.files, path, beside, record):
                 held.setdefault(hour_name(h), "its file is not the one that was recorded")
-        names = [n for n in chosen if find_kind(bars, n) is not None]
-        names += [n for n in existing if n not in names and _record(plan, f"{bars}/{n}", lane, day) is not None]
-        for name in names:
+        for name in (n for n in kinds if n in chosen or made[n][day] is not None):
             target = f"{bars}/{name}"
             if held:
                 hour, why = next(iter(held.items()))
@@ -203,7 +202,7 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
                     plan.failed.append(Outcome(target, lane, day, error=text))
                 continue
             try:
-                _plan_day(plan, channel, lane, day, name, hours, records)
+                _plan_day(plan, channel, lane, day, name, hours, records, made[name][day])
             except FeatureError as error:
                 if explicit:
                     plan.failed.append(Outcome(target, lane, day, error=str(error)))
@@ -214,7 +213,7 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
 
 def _plan_day(
     plan: GoldPlan, channel: str, lane: Lane, day: int, name: str,
-    hours: Mapping[int, Commit], records: Mapping[int, Commit],
+    hours: Mapping[int, Commit], records: Mapping[int, Commit], record: Commit | None,
 ) -> None:  # fmt: skip
     selection, bars = plan.selection, f"{channel}_bars"
     target = f"{bars}/{name}"
@@ -238,7 +237,6 @@ def _plan_day(
             return
         kind = replace(kind, rule=kind.rule.resolved(past))
         settings["threshold_from"] = past
-    record = _record(plan, target, lane, day)
     cutoff = _cutoff(plan, day, hours, records, record)
     contents = {h: r.content for h, r in hours.items()}
     why = _reasons(plan, target, lane, day, kind, settings, contents, record, cutoff, channel)
@@ -325,10 +323,6 @@ def _is_kind(channel: str, name: str) -> bool:
         return find_kind(channel, name) is not None
     except FeatureError:  # somebody's folder
         return False
-
-
-def _record(plan: GoldPlan, target: str, lane: Lane, day: int) -> Commit | None:
-    return read_commit(commit_path(plan.gold, target, lane, day))
 
 
 def _overlaps(day: int, selection: Selection) -> bool:

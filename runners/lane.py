@@ -85,6 +85,7 @@ class LaneRun:
     def go_to(self, hour: int) -> int:
         """Stand at the beginning of an hour, or further on in it where what is behind is unchanged; says where."""
         begin = hour * HOUR
+        self.files.look_at(self._inputs(hour))
         self.is_loaded, self.is_cold = False, not self._fits(hour)
         if self.is_cold:
             self._start(hour)
