@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from tickstate.lake.errors import LakeError, StoreError
@@ -24,6 +25,7 @@ from tickstate.lake.errors import LakeError, StoreError
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, S3FileSystem
 
+T = TypeVar("T")
 SCHEME = "s3://"
 OPTIONS = ("region", "endpoint_override", "scheme", "anonymous", "tls_ca_file_path")
 """What a URI's query may say: names and meaning are those of ``pyarrow.fs.S3FileSystem``."""
@@ -141,6 +143,9 @@ class RemotePath:
         """The whole object."""
         if self._view is not None and self._view.stat(self._key) is None:
             raise FileNotFoundError(errno.ENOENT, "no such object", str(self))
+        return persistent(self._read)
+
+    def _read(self) -> bytes:
         with self.open() as file, asking(self):
             return file.read()
 
@@ -282,23 +287,29 @@ def _listed(info: FileInfo) -> Stat:
 
 def _as_stat(metadata: Mapping[str, bytes], size: int) -> Stat:
     """What a HEAD says of an object."""
-    time = datetime.fromisoformat(metadata["Last-Modified"].decode())
-    return Stat(size, int(time.timestamp()) * SECOND, metadata.get("ETag", b"").decode())
+    modified = datetime.fromisoformat(metadata["Last-Modified"].decode())
+    return Stat(size, int(modified.timestamp()) * SECOND, metadata.get("ETag", b"").decode())
 
 
-_SAID = re.compile(r"AWS Error (?:\[?code )?(\w+)\]?(?: during (\w+) operation)?(?:: (.*))?", re.DOTALL)
-_HINTS = {
-    "ACCESS_DENIED": "check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ~/.aws) and what they may do",
-    "INVALID_ACCESS_KEY_ID": "check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ~/.aws)",
+_OVERFLOWN = "flush response stream"
+_SAID = re.compile(
+    r"AWS Error (?:\[?code )?(?P<code>\w+)\]?(?: \(HTTP status (?P<status>\d+)\))?"
+    r"(?: during (?P<operation>\w+) operation)?(?:: (?P<detail>[^\n]*))?"
+)
+_FAILING = "the store keeps failing: run again later"
+_BUSY = "the store is overloaded: run again later, or with fewer workers"
+_CREDENTIALS = "check the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE, ~/.aws) and what they may do"
+_OTHERWISE = "run again, or check the store"
+_FIXES = {
+    **dict.fromkeys(("ACCESS_DENIED", "INVALID_ACCESS_KEY_ID", "403", "401"), _CREDENTIALS),
     "SIGNATURE_DOES_NOT_MATCH": "check the credentials (AWS_SECRET_ACCESS_KEY) and the region",
     "NO_SUCH_BUCKET": "check the bucket's name",
+    "301": "the bucket is in another region: set AWS_REGION, or ?region= in the path",
     "NETWORK_CONNECTION": "check AWS_ENDPOINT_URL, the region and the network",
-    "INTERNAL_FAILURE": "the store keeps failing: run again later",
-    "SERVICE_UNAVAILABLE": "the store keeps failing: run again later",
-    "SLOW_DOWN": "the store is overloaded: run again later, or with fewer workers",
-    "THROTTLING": "the store is overloaded: run again later, or with fewer workers",
+    **dict.fromkeys(("INTERNAL_FAILURE", "SERVICE_UNAVAILABLE", "500", "502", "504"), _FAILING),
+    **dict.fromkeys(("SLOW_DOWN", "THROTTLING", "429", "503"), _BUSY),
 }
-"""What to do, by what the store said."""
+"""What to do, by what the store said: an error's code, or where an answer has no body its status."""
 
 
 def fault_of(error: BaseException, where: object) -> StoreError | None:
@@ -312,10 +323,31 @@ def fault_of(error: BaseException, where: object) -> StoreError | None:
     said = _SAID.search(str(error)) if isinstance(error, OSError) else None
     if said is None:
         return None
-    code = said[1]
-    detail = (said[3] or "").splitlines()[0].partition(" (Request ID")[0].strip() if said[3] else ""
-    got = f"{code.lower().replace('_', ' ')} in {said[2] or 'a request'}" + (f" ({detail})" if detail else "")
-    return StoreError(got, where=str(where), fix=_HINTS.get(code, "run again, or check the store"), code=code)
+    operation = said["operation"] or "a request"
+    if _OVERFLOWN in str(error):
+        got = f"an error in place of data in {operation}"
+        return StoreError(got, where=str(where), fix=_FAILING, code=_OVERFLOWN)
+    code, status = said["code"], said["status"] or ""
+    detail = (said["detail"] or "").partition(" (Request ID")[0].strip()
+    got = f"HTTP status {status}" if status else code.lower().replace("_", " ")
+    got = f"{got} in {operation}" + (f" ({detail})" if detail else "")
+    return StoreError(got, where=str(where), fix=_FIXES.get(code) or _FIXES.get(status) or _OTHERWISE, code=code)
+
+
+def persistent(work: Callable[[], T]) -> T:
+    """What ``work`` returns, tried again where the client gave up at the first transient error.
+
+    pyarrow reads a range into memory of just its length. An error's text that is longer does not fit, which the
+    AWS SDK takes for a fault of its own that no retry can mend (pyarrow 26; ``tests/test_store.py`` meets it).
+    """
+    for attempt in range(1, _attempts()):
+        try:
+            return work()
+        except StoreError as error:
+            if error.code != _OVERFLOWN:
+                raise
+            time.sleep(min(0.2 * 2**attempt, 5))
+    return work()
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from tickstate.lake.store import (
     is_remote,
     modified_of,
     open_parquet,
+    persistent,
     place,
     without_fault,
 )
@@ -73,7 +74,7 @@ class Files:
         """What reading it found; None where it is quarantined."""
         if segment not in self._inspected:
             try:
-                self._inspected[segment] = inspect_segment(segment)
+                self._inspected[segment] = persistent(lambda: inspect_segment(segment))
             except BadFile as bad:
                 self._inspected[segment] = bad
         found = self._inspected[segment]

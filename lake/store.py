@@ -17,7 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from tickstate.lake.errors import LakeError, StoreError
-from tickstate.lake.remote import AT_ONCE, SCHEME, SECOND, RemotePath, Stat, View, asking, fault_of, remote_path
+from tickstate.lake.remote import (
+    AT_ONCE,
+    SCHEME,
+    SECOND,
+    RemotePath,
+    Stat,
+    View,
+    asking,
+    fault_of,
+    persistent,
+    remote_path,
+)
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -181,7 +192,7 @@ def fault_at(error: BaseException, path: Place | str) -> StoreError | None:
 def without_fault(read: Callable[[], A], otherwise: A) -> A:
     """What is read, or ``otherwise`` where there is nothing to read; a store that fails is raised."""
     try:
-        return read()
+        return persistent(read)
     except StoreError:
         raise
     except OSError:

@@ -12,6 +12,7 @@ from tickstate.lake.commit import Quarantined
 from tickstate.lake.errors import StoreError
 from tickstate.lake.names import Lane, time_name
 from tickstate.lake.segment import Files
+from tickstate.lake.store import persistent
 from tickstate.runners.locks import partition_lock
 
 
@@ -84,7 +85,7 @@ class Worker:
     def _try(self, hour: int) -> list[Outcome]:
         try:
             with partition_lock(self.span.root, f"{self.span.writes}/{self.span.lane}/{hour}", self._patience):
-                return self._make(hour)
+                return persistent(lambda: self._make(hour))
         except Timeout:
             return self._outcomes(hour, busy=True)
         except Changed:

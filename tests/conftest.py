@@ -26,6 +26,27 @@ def kernels_with_many_signatures():
     return sorted(name for name, k in jit.ALL.items() if k.typed and k.signatures > 1)
 
 
+@pytest.fixture(scope="session")
+def s3_server():
+    """An S3 server, started where a test asks for one."""
+    from s3server import Server
+
+    found = Server()
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def s3(s3_server):
+    """The server, with this process as its client for a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_PROFILE", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_MAX_ATTEMPTS"):
+            patch.delenv(name, raising=False)
+        for name, value in s3_server.settings.items():
+            patch.setenv(name, value)
+        yield s3_server
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session):
     found = kernels_with_many_signatures()
