@@ -162,7 +162,7 @@ class RemotePath:
         """
         import pyarrow as pa
 
-        with asking(self), pa.memory_map(str(source)) as mapped:
+        with pa.memory_map(str(source)) as mapped, asking(self):
             data = mapped.read_buffer() if mapped.size() else pa.py_buffer(b"")
             stream = self.filesystem.open_output_stream(self._key)
             stream.write(data)

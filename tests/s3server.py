@@ -77,10 +77,10 @@ def rule(method: str, contains: str = "", **what: Any) -> dict[str, Any]:
 
 
 def upload(folder: Path, uri: str) -> None:
-    """Copy a folder's files into a bucket."""
+    """Copy a folder's files into a bucket, but for locks and saved state."""
     from tickstate.lake.store import at_once, place
 
-    files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not {"_locks", "_state"} & {*p.parts}]
     at_once(lambda p: (place(uri) / p.relative_to(folder).as_posix()).upload(p), files, remote=True)
 
 
