@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -34,6 +35,10 @@ ATTEMPTS = 6
 SECOND = 1_000_000_000
 AT_ONCE = 16
 """Requests at a time where many small objects are asked for."""
+
+
+SETTLED_REMOTE = 30 * SECOND
+"""How long ago an object's time must be to show every later change: it is in whole seconds of another's clock."""
 
 
 class Stat(NamedTuple):
@@ -134,16 +139,27 @@ class RemotePath:
         for info in self._list(recursive=False):
             yield RemotePath(info.path, self._query, self._view)
 
+    def folders(self) -> list[str]:
+        """Names of what lies directly in it and has something below."""
+        return [info.base_name for info in self._list(recursive=False) if info.type.name == "Directory"]
+
     def walk(self) -> list[tuple[str, Stat]]:
         """Every object below it, by its path from here: one listing, a request for each 1,000 objects."""
         start = len(self._key) + 1
         return [(info.path[start:], _listed(info)) for info in self._list(recursive=True) if info.is_file]
 
     def read_bytes(self) -> bytes:
-        """The whole object."""
-        if self._view is not None and self._view.stat(self._key) is None:
-            raise FileNotFoundError(errno.ENOENT, "no such object", str(self))
-        return persistent(self._read)
+        """The whole object. Under a snapshot, one that was read before and is as old as then is not asked for again."""
+        if self._view is None:
+            return persistent(self._read)
+        stat = self.stat()
+        held = _held.get(self)
+        if held is not None and held[0] == stat:
+            return zlib.decompress(held[1])
+        data = persistent(self._read)
+        if stat.st_mtime_ns < time.time_ns() - SETTLED_REMOTE:
+            _held[RemotePath(self._key, self._query)] = stat, zlib.compress(data, 1)
+        return data
 
     def _read(self) -> bytes:
         with self.open() as file, asking(self):
@@ -186,6 +202,10 @@ class RemotePath:
             if error.code == "NO_SUCH_BUCKET":  # nothing is there, as in a folder that does not exist
                 return []
             raise
+
+
+_held: dict[RemotePath, tuple[Stat, bytes]] = {}
+"""Commit records that plans of this process have read, compressed: a watcher reads each once."""
 
 
 class View:

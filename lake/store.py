@@ -21,6 +21,7 @@ from tickstate.lake.remote import (
     AT_ONCE,
     SCHEME,
     SECOND,
+    SETTLED_REMOTE,
     RemotePath,
     Stat,
     View,
@@ -39,8 +40,6 @@ B = TypeVar("B")
 
 SETTLED = 2_000_000_000
 """Nanoseconds after which a file's modification time is believed to show every later change."""
-SETTLED_REMOTE = 30_000_000_000
-"""The same for objects, whose times are whole seconds of another machine's clock."""
 DEEPEST = 8
 """Folders below a channel that are looked into: a loop of links ends there."""
 
@@ -85,7 +84,7 @@ def at_once(work: Callable[[A], B], items: Iterable[A], remote: bool) -> list[B]
 def folders(root: Place) -> list[str]:
     """Names of the folders in a place, those aside that begin with ``.`` or ``_``."""
     if isinstance(root, RemotePath):
-        names = [p.name for p in root.iterdir() if p.is_dir()]
+        names = root.folders()
     else:
         names = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
     return sorted(n for n in names if not n.startswith((".", "_")))
