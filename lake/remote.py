@@ -174,7 +174,9 @@ class RemotePath:
         """Replace the object by a local file, whole or not at all: one PUT, or a multipart upload that is completed.
 
         pyarrow completes an upload when it lets go of a stream, even one that was given half of the data. So the
-        data is given in one piece: a part that fails makes the closing fail, and the old object stays.
+        data is given in one piece, and its parts are sent in the background: one that fails makes the closing fail,
+        and the old object stays. (Sent in the foreground, what was sent would be completed: tried.)
+        Guarded by ``tests/test_store.py::test_a_failed_upload_leaves_the_old_object``.
         """
         import pyarrow as pa
 
@@ -283,7 +285,7 @@ def client(query: str, bucket: str, process: int) -> S3FileSystem:
     given["region"] = region or ("us-east-1" if endpoint else _region_of(bucket))
     with asking(RemotePath(bucket)):
         return S3FileSystem(
-            **given, allow_delayed_open=True, connect_timeout=10, request_timeout=60,
+            **given, allow_delayed_open=True, background_writes=True, connect_timeout=10, request_timeout=60,
             retry_strategy=AwsStandardS3RetryStrategy(max_attempts=_attempts()),
         )  # fmt: skip
 
