@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import itertools
 import os
 import platform
 import shutil
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import xxhash
 
+from tickstate.lake.remote import RemotePath
 from tickstate.lake.store import SETTLED, Place
 
 TEMPORARY = ".tmp-"
@@ -23,9 +22,6 @@ TEMPORARY = ".tmp-"
 
 UPLOADS = "tickstate-upload-"
 """Folders of this prefix, in the system's folder for temporary files, hold what is being written to object stores."""
-
-_uploads: dict[int, Path] = {}
-_count = itertools.count()
 
 _open: set[Path] = set()
 """Temporary files that this process is writing now, in any of its threads."""
@@ -48,7 +44,7 @@ def replacing(path: Place, label: str, beside: Place | None = None) -> Iterator[
     of this machine, one upload. When the block fails, or the disk or the store does, the old file stays and the
     temporary one goes. ``beside``: the record of what is replaced, whose time must stay behind.
     """
-    temporary = _begin_local(path) if isinstance(path, Path) else _upload_folder() / f"{next(_count)}-{path.name}"
+    temporary = _begin_local(path) if isinstance(path, Path) else _begin_upload(path)
     _open.add(temporary)
     try:
         step(f"{label}:begin")
@@ -60,13 +56,14 @@ def replacing(path: Place, label: str, beside: Place | None = None) -> Iterator[
             if beside is not None:
                 _outlast(beside)
             path.upload(temporary)
-            temporary.unlink()
             step(f"{label}:replaced")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     finally:
         _open.discard(temporary)
+        if not isinstance(path, Path):
+            shutil.rmtree(temporary.parent, ignore_errors=True)
 
 
 def _begin_local(path: Path) -> Path:
@@ -94,17 +91,17 @@ def _outlast(record: Place) -> None:
         time.sleep(max(0, min(SETTLED - age, SETTLED)) / 1e9)
 
 
-def _upload_folder() -> Path:
-    """A folder of this process for what is to be uploaded; those of processes that died are removed."""
-    pid = os.getpid()
-    if pid not in _uploads:
-        root = Path(tempfile.gettempdir())
-        for left in root.glob(f"{UPLOADS}{_host()}-*"):
-            if not _alive(left.name.removeprefix(f"{UPLOADS}{_host()}-").partition("-")[0]):
-                shutil.rmtree(left, ignore_errors=True)
-        _uploads[pid] = Path(tempfile.mkdtemp(prefix=f"{UPLOADS}{_host()}-{pid}-"))
-        atexit.register(shutil.rmtree, _uploads[pid], ignore_errors=True)
-    return _uploads[pid]
+def _begin_upload(path: RemotePath) -> Path:
+    _clear_uploads(os.getpid())
+    return Path(tempfile.mkdtemp(prefix=f"{UPLOADS}{_host()}-{os.getpid()}-")) / path.name
+
+
+@cache
+def _clear_uploads(process: int) -> None:
+    """Remove, once a process, what processes of this host that were killed have not uploaded."""
+    for left in Path(tempfile.gettempdir()).glob(f"{UPLOADS}{_host()}-*"):
+        if not _alive(left.name.removeprefix(f"{UPLOADS}{_host()}-").partition("-")[0]):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_bytes(path: Place, data: bytes, label: str) -> None:

@@ -67,7 +67,7 @@ class Files:
         self._digests: dict[Segment, str] = {}
         self._cache = cache
         self._kept: dict[str, tuple[int, int, str]] = _read_cache(cache) if cache is not None else {}
-        self._learnt = False
+        self._learnt, self._rests_until = False, 0.0
         self._fingerprints: dict[tuple[str, int, int], str] = {}
 
     def inspect(self, segment: Segment) -> Inspected | None:
@@ -112,8 +112,10 @@ class Files:
 
     def save(self) -> None:
         """Keep the digests for the next run. A disk that is full costs the cache, no more."""
-        if self._cache is None or not self._learnt:
+        if self._cache is None or not self._learnt or time.monotonic() < self._rests_until:
             return
+        if is_remote(self._cache):  # a watcher learns in each cycle, and all is uploaded again
+            self._rests_until = time.monotonic() + 300
         now = time.time_ns()
         found = {s.path: (s.size, s.modified, d) for s, d in self._digests.items() if _is_settled(s, now)}
         known = {**self._kept, **found}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import xxhash
 from filelock import FileLock
+from platformdirs import user_cache_path
 
 from tickstate.lake.store import Place
 
@@ -25,7 +28,6 @@ def partition_lock(root: Place, name: str, timeout: float = -1) -> Iterator[bool
     """
     shard = xxhash.xxh3_64_intdigest(name.encode()) % SHARDS
     path = _folder(root) / f"{shard:03d}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock, waited = FileLock(path), False
     try:
         lock.acquire(timeout=0)
@@ -41,7 +43,15 @@ def partition_lock(root: Place, name: str, timeout: float = -1) -> Iterator[bool
 def _folder(root: Place) -> Path:
     """Where the lock files of a tier lie."""
     if isinstance(root, Path):
-        return root / "_locks"
-    from platformdirs import user_cache_path
+        return _made(root / "_locks")
+    name = xxhash.xxh3_64_hexdigest(str(root).encode())
+    with suppress(OSError):
+        found = _made(user_cache_path("tickstate") / "locks" / name)
+        if os.access(found, os.W_OK):
+            return found
+    return _made(Path(tempfile.gettempdir()) / f"tickstate-locks-{os.getuid()}" / name)
 
-    return user_cache_path("tickstate") / "locks" / xxhash.xxh3_64_hexdigest(str(root).encode())
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -248,6 +248,7 @@ class Plan:
         """The digest of these segments, empty where there are none."""
         segments = self.segments(channel, lane, input_channel, hour)
         if segments not in self.digests:
+            self.files.learn(segments)
             self.digests[segments] = hour_digest(segments, self.files.digest)
         return self.digests[segments]
 
@@ -305,7 +306,7 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
         hours |= _sampled_before(plan, channel, lane, hours)
     before, broken, last_record = None, False, None
     records = read_commits(plan.silver, channel, lane, hours)
-    plan.files.learn(s for h in hours for s in plan.segments(channel, lane, channel, h))
+    plan.files.learn(s for h in hours if _is_within(h, selection) for s in plan.segments(channel, lane, channel, h))
     chained = sorted({c for r in records.values() if r is not None and r.chain for c in r.columns})
     for hour in sorted(hours):
         record = records[hour]
@@ -315,11 +316,8 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
                 channel, select, keep=keep, settings=config.settings_of(lane), params=config.params_of(lane)
             )
         graph = graphs[keep]
-        chosen = (selection.start is None or hour >= selection.start) and (
-            selection.end is None or hour < selection.end
-        )
         cutoff = _cutoff(plan, channel, lane, hour, graph, record)
-        if chosen and cutoff != _NOT_YET:
+        if _is_within(hour, selection) and cutoff != _NOT_YET:
             why, kept = _reasons(plan, channel, lane, hour, graph, record, cutoff)
             if graph.unbounded and not why:
                 why = _chain_reasons(record, last_record)
@@ -334,6 +332,10 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
             if record and not why:
                 plan.known.update({q.path: q for q in record.quarantined})
         before, last_record = hour, record
+
+
+def _is_within(hour: int, selection: Selection) -> bool:
+    return (selection.start is None or hour >= selection.start) and (selection.end is None or hour < selection.end)
 
 
 def _sampled_before(plan: Plan, channel: str, lane: Lane, hours: set[int]) -> set[int]:
