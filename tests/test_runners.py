@@ -163,9 +163,9 @@ def _arm(flag, step, keyword):
     if keyword is not None:
         plain = files.replacing
 
-        def replacing(path, label):
+        def replacing(path, label, *others):
             armed[0] = keyword in str(path)
-            return plain(path, label)
+            return plain(path, label, *others)
 
         files.replacing = write.replacing = replacing
     files.hook = hook

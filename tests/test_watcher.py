@@ -413,7 +413,7 @@ def test_a_segment_that_vanishes_while_it_is_listed(live, monkeypatch):
             path.unlink()
         return entries
 
-    monkeypatch.setattr("tickstate.lake.listing.os.scandir", scandir)
+    monkeypatch.setattr("tickstate.lake.store.os.scandir", scandir)
     lane.clock[0] = FAR
     lane.watcher.cycle()
     lane.watcher.cycle()
