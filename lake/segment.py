@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -69,6 +70,7 @@ class Files:
         self._kept: dict[str, tuple[int, int, str]] = _read_cache(cache) if cache is not None else {}
         self._learnt, self._rests_until = False, 0.0
         self._fingerprints: dict[tuple[str, int, int], str] = {}
+        self._read: dict[str, tuple[int, int, str]] = {}
 
     def inspect(self, segment: Segment) -> Inspected | None:
         """What reading it found; None where it is quarantined."""
@@ -117,8 +119,11 @@ class Files:
         if is_remote(self._cache):  # a watcher learns in each cycle, and all is uploaded again
             self._rests_until = time.monotonic() + 300
         now = time.time_ns()
-        found = {s.path: (s.size, s.modified, d) for s, d in self._digests.items() if _is_settled(s, now)}
-        known = {**self._kept, **found}
+        found = {
+            s.path: (s.size, s.modified, d) for s, d in self._digests.items() if _is_settled(s.path, s.modified, now)
+        }
+        whole = {name: r for name, r in self._read.items() if _is_settled(name.partition(" ")[2], r[1], now)}
+        known = {**self._kept, **found, **whole}
         with suppress(OSError):
             if known != self._kept:
                 write_bytes(self._cache, msgspec.msgpack.encode(known), "cache")
@@ -136,8 +141,19 @@ class Files:
             return ""
         key = str(path), stat.st_size, modified_of(stat)
         if key not in self._fingerprints:
-            self._fingerprints[key] = fingerprint(path)
+            self._fingerprints[key] = self._whole(path, stat) if is_remote(path) else fingerprint(path)
         return self._fingerprints[key]
+
+    def _whole(self, path: Place, stat: Any) -> str:
+        """Hash of all bytes of an object, kept like digests: in a lake that was copied, data may be younger than records."""
+        name, known = f"bytes {path}", (stat.st_size, stat.st_mtime_ns)
+        kept = self._kept.get(name)
+        if kept is not None and kept[:2] == known:
+            return kept[2]
+        found = fingerprint(path)
+        self._read[name] = *known, found
+        self._learnt = True
+        return found
 
     def forget_missing(self, segments: Iterable[Segment]) -> None:
         """Drop what is known of files that are no longer listed."""
@@ -147,9 +163,9 @@ class Files:
                 del known[segment]
 
 
-def _is_settled(segment: Segment, now: int) -> bool:
-    """Whether a file's time is long enough past (``now`` in ns): a younger one may change without its time doing so."""
-    return segment.modified < now - (SETTLED_REMOTE if is_remote(segment.path) else SETTLED)
+def _is_settled(path: str, modified: int, now: int) -> bool:
+    """Whether a file's time (ns) is long enough past: a younger one may change without its time doing so."""
+    return modified < now - (SETTLED_REMOTE if is_remote(path) else SETTLED)
 
 
 def _read_cache(path: Place) -> dict[str, tuple[int, int, str]]:

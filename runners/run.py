@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from tickstate.features.graph import Graph
 from tickstate.kernels import _jit
 from tickstate.lake.commit import Quarantined, write_quarantine
-from tickstate.lake.names import is_daily
+from tickstate.lake.names import Lane, is_daily
 from tickstate.lake.segment import Files
 from tickstate.lake.store import Place
 from tickstate.runners.gold import PENDING, DaySpan, GoldPlan, kinds_of, make_gold_plan, waiting_hours
@@ -149,8 +149,7 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
         outcomes = _run_tier(lambda: plan_silver(selection), summary, pool, longest, observer, workers)
         waiting = waiting_hours(outcomes)
     if "gold" in selection.tiers and selection.gold is not None:
-        plan_gold = partial(make_gold_plan, selection, waiting=waiting)
-        _run_tier(plan_gold, summary, pool, longest, observer, workers)
+        _run_tier(partial(plan_gold, selection, waiting), summary, pool, longest, observer, workers)
     summary.seconds = time.monotonic() - began
     return summary
 
@@ -174,15 +173,24 @@ def plan_tiers(selection: Selection) -> list[AnyPlan]:
     return plans
 
 
-def digests_path(silver: Place) -> Place:
-    """Where digests of bronze are kept from run to run: a cache, safe to remove."""
-    return silver / "_state" / "digests.msgpack"
+def digests_path(root: Place) -> Place:
+    """Where digests of what a tier is made from are kept from run to run: a cache, safe to remove."""
+    return root / "_state" / "digests.msgpack"
 
 
 def plan_silver(selection: Selection) -> Plan:
     """The plan of silver, with digests that earlier runs have kept."""
     files = Files(digests_path(selection.silver))
     plan = make_plan(selection, files)
+    files.save()
+    return plan
+
+
+def plan_gold(selection: Selection, waiting: Mapping[tuple[str, Lane, int], str]) -> GoldPlan:
+    """The plan of gold, with what earlier runs have kept of objects in a bucket."""
+    assert selection.gold is not None
+    files = Files(digests_path(selection.gold))
+    plan = make_gold_plan(selection, files, waiting=waiting)
     files.save()
     return plan
 

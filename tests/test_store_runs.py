@@ -104,6 +104,25 @@ def test_a_second_plan_asks_little(s3, bucket, reference, monkeypatch):
     assert len(asked) < 30
 
 
+def test_a_copy_whose_data_is_younger_is_read_once(s3, bucket, reference, monkeypatch):
+    """Copying goes by name, records first; so data must show by its bytes that it is what they speak of."""
+    for module in ("store", "segment", "remote"):
+        monkeypatch.setattr(f"tickstate.lake.{module}.SETTLED_REMOTE", 0)
+    lake = f"{bucket}/lake"
+    upload(reference / "bronze", f"{lake}/bronze")
+    for part in ("_commits", "orderbook", "orderbook_bars"):
+        for tier in ("silver", "gold"):
+            upload(reference / tier / part, f"{lake}/{tier}/{part}")
+        time.sleep(1.1)
+    reads = []
+    for _ in range(3):
+        s3.requests()
+        assert bronze.run(lake, tier=None).up_to_date == 24
+        reads.append(len([r for r in s3.requests() if r.startswith("GET") and "part-0.parquet" in r]))
+    assert reads[0] >= 8 + 16
+    assert reads[1:] == [0, 0]
+
+
 class Pair:
     """A growing bronze here and in a bucket, and a watcher of each."""
 
