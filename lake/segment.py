@@ -119,11 +119,9 @@ class Files:
         if is_remote(self._cache):  # a watcher learns in each cycle, and all is uploaded again
             self._rests_until = time.monotonic() + 300
         now = time.time_ns()
-        found = {
-            s.path: (s.size, s.modified, d) for s, d in self._digests.items() if _is_settled(s.path, s.modified, now)
-        }
-        whole = {name: r for name, r in self._read.items() if _is_settled(name.partition(" ")[2], r[1], now)}
-        known = {**self._kept, **found, **whole}
+        found = {s.path: (s.size, s.modified, d) for s, d in self._digests.items()}
+        found = {path: f for path, f in {**found, **self._read}.items() if _is_settled(path, f[1], now)}
+        known = {**self._kept, **found}
         with suppress(OSError):
             if known != self._kept:
                 write_bytes(self._cache, msgspec.msgpack.encode(known), "cache")
@@ -145,8 +143,8 @@ class Files:
         return self._fingerprints[key]
 
     def _whole(self, path: Place, stat: Any) -> str:
-        """Hash of all bytes of an object, kept like digests: in a lake that was copied, data may be younger than records."""
-        name, known = f"bytes {path}", (stat.st_size, stat.st_mtime_ns)
+        """Hash of all bytes of an object, kept like digests: in a copied lake, data may be younger than its records."""
+        name, known = f"{path} bytes", (stat.st_size, stat.st_mtime_ns)
         kept = self._kept.get(name)
         if kept is not None and kept[:2] == known:
             return kept[2]

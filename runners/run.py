@@ -169,7 +169,7 @@ def plan_tiers(selection: Selection) -> list[AnyPlan]:
         plans.append(make_plan(selection, Files(digests_path(selection.silver))))
         waiting = {(p.channel, p.lane, p.hour): PENDING for p in plans[0].stale}
     if "gold" in selection.tiers and selection.gold is not None:
-        plans.append(make_gold_plan(selection, waiting=waiting))
+        plans.append(make_gold_plan(selection, Files(digests_path(selection.gold)), waiting=waiting))
     return plans
 
 
