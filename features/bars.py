@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +22,17 @@ _NUMBER = r"[1-9][0-9]*(?:\.[0-9]*[1-9])?|0\.[0-9]*[1-9]"
 AUTO = "auto"
 NULL, ZERO, CLOSE = "null", "zero", "close"
 """What a bar without rows holds: null, 0, or the close before it."""
+LARGEST = float(1 << 53)
+"""Thresholds are below: whole numbers are exact there, and kernels count to three times as many."""
+
+
+def as_number(value: float) -> str:
+    """A number as the names of kinds have it.
+
+    >>> as_number(1e6), as_number(2.5)
+    ('1000000', '2.5')
+    """
+    return format(Decimal(repr(value)).normalize(), "f")
 
 
 @dataclass(frozen=True)
@@ -34,11 +46,16 @@ class BarColumn(Column):
 class Threshold(Param):
     """A number above 0; ``"auto"``: from the lane's past; ``""``: given by the kind's name."""
 
+    whole: bool = False
+
     def parse(self, value: Any, where: str) -> Any:
-        if value in ("", AUTO):
+        if isinstance(value, str) and value in ("", AUTO):
             return value
-        if isinstance(value, str) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise FeatureError(f"{value!r}", where=where, expected='a number above 0, or "auto"')
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 < value < LARGEST:
+            raise FeatureError(f"{value!r}", where=where, expected=f'a number above 0 and below {LARGEST:g}, or "auto"')
+        if self.whole and value != int(value):
+            raise FeatureError(f"{value!r}", where=where, expected=f"a whole number, like {max(1, round(value))}")
         return float(value)
 
 
@@ -64,6 +81,11 @@ class BarColumns(Feature):
     stacked: ClassVar[bool] = False
 
 
+_TARGET = Param(100, "bars a day that auto aims at", "bars", minimum=1)
+_THRESHOLD = Threshold("", 'what closes a bar; "auto": from the lane\'s past')
+_COUNTED = {"threshold": replace(_THRESHOLD, whole=True), "target": _TARGET}
+
+
 class BarRule(Feature):
     """A kind of bars: ``kernel(*inputs, *state, *arguments, out)``, see ``kernels/bars.py``.
 
@@ -75,13 +97,8 @@ class BarRule(Feature):
     prefix: ClassVar[str] = ""
     reasons: ClassVar[tuple[str, ...]] = ("threshold",)
     total: ClassVar[str] = ""
-    whole: ClassVar[bool] = False
-    """Whether thresholds are whole numbers."""
     formula: ClassVar[str] = ""
-    params: ClassVar[Mapping[str, Param]] = {
-        "threshold": Threshold("", 'what closes a bar; "auto": from the lane\'s past'),
-        "target": Param(100, "bars a day that auto aims at", "bars", minimum=1),
-    }
+    params: ClassVar[Mapping[str, Param]] = {"threshold": _THRESHOLD, "target": _TARGET}
 
     @classmethod
     def kind_pattern(cls) -> str:
@@ -98,9 +115,16 @@ class BarRule(Feature):
             return None
         if found[1] == AUTO:
             return {"threshold": AUTO}
-        if cls.whole and "." in found[1]:
-            raise FeatureError(f"bars {kind!r}", expected=f"a whole number, like {cls.prefix}_{round(float(found[1]))}")
-        return {"threshold": float(found[1])}
+        try:
+            return {"threshold": cls.params.get("threshold", Threshold("", "")).parse(float(found[1]), "")}
+        except FeatureError as error:
+            expected = error.expected.replace("like ", f"like {cls.prefix}_")
+            raise FeatureError(f"bars {kind!r}", where="--bars", expected=expected) from None
+
+    @property
+    def whole(self) -> bool:
+        """Whether thresholds are whole numbers."""
+        return getattr(self.params.get("threshold"), "whole", False)
 
     @property
     def settles(self) -> bool:
@@ -181,7 +205,7 @@ class TickBars(SumBars):
     """Bars of N trades."""
 
     name, prefix, inputs = "tick_bars", "tick", ("capture_ts",)
-    total, whole, formula = "trades", True, "it has threshold trades"
+    total, params, formula = "trades", _COUNTED, "it has threshold trades"
     kernel = bars.cut_by_count
 
 
@@ -204,10 +228,10 @@ class PrintBars(BarRule):
 
     channel = "trades_bars"
     reasons = ("threshold", "warmup", "cap")
-    total, whole = "prints", True
+    total = "prints"
     source = "Lopez de Prado 2018, ch. 2, in a form that neither explodes nor collapses (FEATURES.md section 7)"
     params = {
-        **BarRule.params,
+        **_COUNTED,
         "merge_prints": Param(True, "consecutive trades with the same timestamp and side are one print"),
     }
     state = bars.PRINT_STATE

@@ -1,8 +1,8 @@
 """What a bar holds (FEATURES.md section 7): kernels over rows cut into bars.
 
 ``ends`` (b): bar j of this call holds the rows ends[j - 1] .. ends[j] - 1, the first one also those that the state
-brings; rows behind the last end go into the state. ``out`` is (k, b). Every sum is exactly rounded
-(``add_exactly``), so that the volumes of bars add up to the tape's whatever the bars.
+brings; rows behind the last end go into the state. ``out`` is (k, b). Sums over rows carry their rounding errors
+along (``add_exactly``): a bar's volume is its trades' to the last bit, however many there are.
 """
 
 import math

@@ -149,7 +149,8 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
         outcomes = _run_tier(lambda: plan_silver(selection), summary, pool, longest, observer, workers)
         waiting = waiting_hours(outcomes)
     if "gold" in selection.tiers and selection.gold is not None:
-        plan_gold = partial(make_gold_plan, selection, waiting=waiting)
+        bronze = summary.plan.listings if summary.plan is not None else None
+        plan_gold = partial(make_gold_plan, selection, waiting=waiting, bronze=bronze)
         _run_tier(plan_gold, summary, pool, longest, observer, workers)
     summary.seconds = time.monotonic() - began
     return summary
@@ -170,7 +171,7 @@ def plan_tiers(selection: Selection) -> list[AnyPlan]:
         plans.append(make_plan(selection, Files(digests_path(selection.silver))))
         waiting = {(p.channel, p.lane, p.hour): PENDING for p in plans[0].stale}
     if "gold" in selection.tiers and selection.gold is not None:
-        plans.append(make_gold_plan(selection, waiting=waiting))
+        plans.append(make_gold_plan(selection, waiting=waiting, bronze=plans[0].listings if plans else None))
     return plans
 
 
