@@ -298,12 +298,14 @@ def _reasons(
 def _cutoff(
     plan: GoldPlan, day: int, hours: Mapping[int, Commit], records: Mapping[int, Commit], record: Commit | None
 ) -> int | None:
-    """Up to which time a day's silver is complete: None all of it. A closed day stays closed."""
-    if record is not None and record.cutoff is None:
-        return None
+    """Up to which time a day's silver is complete: None all of it. A closed day stays closed until it gets an hour."""
     still_open = [r.cutoff for r in hours.values() if r.cutoff is not None]
     if still_open:
         return min(still_open)
+    if record is not None and record.cutoff is None:
+        known = {name for names in record.inputs.values() for name in names}
+        if known.issuperset(map(hour_name, hours)):
+            return None
     end = (day + DAY) * HOUR
     over = plan.clock is None or plan.clock.now - plan.clock.grace >= end
     if over or max(hours) == day + DAY - 1 or max(records) >= day + DAY:
