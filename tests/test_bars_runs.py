@@ -11,6 +11,7 @@ import lakes
 import pyarrow.parquet as pq
 import pytest
 import tapes
+import test_bars
 from faults.delivery import cycle
 from lakes import HOUR, MIDNIGHT, SECOND
 
@@ -19,6 +20,7 @@ from tickstate.features import bars as rules
 from tickstate.features.barengine import DAY_END
 from tickstate.features.base import FeatureError
 from tickstate.lake import files
+from tickstate.runners import bars as runners_of_bars
 from tickstate.runners.config import make_config
 from tickstate.runners.plan import Selection
 from tickstate.runners.run import plan_tiers
@@ -106,6 +108,37 @@ def test_kinds_that_are_there_are_kept_up_to_date(lake):
     found = run(lake, bars=None)
     assert {("trades_bars/tick_7", 0), ("trades_bars/volume_imbalance_5", 0)} <= set(made(found))
     assert not [c for c, day in made(found) if day and c.endswith(KINDS)]
+
+
+@pytest.mark.parametrize("kind", ["tick_imbalance_3", "volume_run_2", "volume_4", "60s"])
+def test_hours_and_batches_do_not_show(tmp_path, kind, monkeypatch):
+    """An order whose fills lie on both sides of an hour is one print, and so is one that a batch of rows divides."""
+    rows, stamps = [], MIDNIGHT // 1000
+    for i in range(60):  # fills of up to five an order, 02:00 in the middle of one
+        order = i // 5 if i % 3 else i // 3
+        t = MIDNIGHT + 2 * HOUR + (i - 32) * SECOND // 4
+        side = ("buy", "sell", None)[order % 3]
+        rows.append(tapes.trade(t, 1 + i % 4 / 4, side, str(i), 100 + i % 7, timestamp=stamps + order))
+    rows[40]["price"] = None  # a bad one keeps its row in silver, and is in no bar
+    lake = tapes.write(tmp_path / "lake", {("trades", tapes.SYMBOL): rows})
+    monkeypatch.setattr(runners_of_bars, "BATCH_ROWS", 7)
+    run(lake, bars=kind)
+    held = [
+        {**r, "side": {"buy": 1.0, "sell": -1.0}.get(r["side"]), "quote_volume": r["price"] * r["amount"]}
+        for r in rows if r["price"] is not None
+    ]  # fmt: skip
+    want = test_bars.naive(held, kind, end=MIDNIGHT + DAY)
+    bars = table(lake, 0, kind).to_pylist()
+    assert [(b["first_trade_id"], b["last_trade_id"], b["bar_reason"]) for b in bars] == [
+        (w[0][0]["trade_id"], w[0][-1]["trade_id"], w[1]) for w in want
+    ]
+    assert [round(b["known_at"].timestamp() * SECOND) for b in bars] == [w[3] for w in want]
+    assert [b["threshold"] for b in bars] == pytest.approx([w[2] for w in want], rel=1e-12)
+    assert len(bars) > 2 or kind == "60s"
+    before = tapes.parts(lake / "gold")
+    monkeypatch.undo()
+    run(lake, gold=tmp_path / "whole", bars=kind)
+    assert tapes.parts(tmp_path / "whole") == before
 
 
 def test_a_threshold_by_lane(lake):
