@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tickstate.features.bars import AUTO, CLOSE, LARGEST, ZERO, BarColumns, BarRule, as_number
+from tickstate.features.barcolumns import CLOSE, ZERO, BarColumns
+from tickstate.features.bars import AUTO, LARGEST, BarRule, as_number
 from tickstate.features.base import BARS, SECOND, FeatureError, Settings, near
 from tickstate.features.engine import Values
 from tickstate.features.registry import BUILT_IN, Registry, default_registry
