@@ -75,12 +75,14 @@ class Folds(BarColumns):
 
     stacked, kernel = True, barsums.fold_bars
     kinds: ClassVar[tuple[int, ...]] = ()
+    of: ClassVar[tuple[int, ...]] = ()
+    """Which input each output is made of; empty: its own."""
 
     def new_state(self) -> tuple[np.ndarray, ...]:
-        return (np.zeros(len(self.inputs), barsums.FOLD_STATE),)
+        return (np.zeros(len(self.kinds), barsums.FOLD_STATE),)
 
     def arguments(self) -> tuple[object, ...]:
-        return (self.kinds,)
+        return (self.of or tuple(range(len(self.kinds))), self.kinds)
 
 
 def _mean(name: str, unit: str, of: str) -> BarColumn:
@@ -117,7 +119,7 @@ class BookFlows(Folds):
     """Order flow and variance of an order book over a bar."""
 
     name, channel = "book_flows", "orderbook_bars"
-    inputs = ("ofi", "mlofi", "log_return", "log_return")
+    inputs, of = ("ofi", "mlofi", "log_return"), (0, 1, 2, 2)
     kinds = (barsums.SUM, barsums.SUM, barsums.SUM_OF_SQUARES, barsums.SUM)
     outputs = (
         _sum("sum_ofi", "lots", "sum of ofi"),
@@ -185,7 +187,7 @@ class TradeFlows(BarColumns):
 class TradeReturns(Folds):
     """Variance of trade prices over a bar."""
 
-    name, channel, inputs = "trade_returns", "trades_bars", ("log_return", "log_return")
+    name, channel, inputs, of = "trade_returns", "trades_bars", ("log_return",), (0, 0)
     kinds = (barsums.SUM_OF_SQUARES, barsums.SUM)
     outputs = (
         _sum("realized_variance", "1", "sum of log_return^2"),

@@ -218,7 +218,7 @@ class BarBuilder:
                 for n in family.inputs
             ]
             if family.stacked:
-                given = [_read_only(np.stack(given))]
+                given = [_read_only(np.stack(given) if len(given) > 1 else given[0][None])]
             out = np.empty((len(family.names), ends.shape[0]))
             family.kernel(*given, _read_only(ends), *self._states[family.name], *family.call, out)
             made |= dict(zip(family.names, out, strict=True))

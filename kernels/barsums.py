@@ -45,18 +45,19 @@ def price_bars(price: Floats, ends: Ints, state: State(PRICE_STATE), out: Block)
 
 
 @kernel
-def fold_bars(x: Levels, ends: Ints, state: State(FOLD_STATE), kinds: Ints, out: Block) -> None:
-    """A mean, sum or sum of squares (``kinds``) of each column's non-null values; NaN in a bar without any.
+def fold_bars(x: Levels, ends: Ints, state: State(FOLD_STATE), source: Ints, kinds: Ints, out: Block) -> None:
+    """A mean, sum or sum of squares (``kinds``) of a column's (``source``) non-null values; NaN in a bar without any.
 
-    ``x`` [column, row]; ``state`` [column]: the sum in two parts and the number of values of the open bar.
+    ``x`` [column, row]; ``state`` [output]: the sum in two parts and the number of values of the open bar. k outputs.
     """
-    for c in range(x.shape[0]):
+    for c in range(kinds.shape[0]):
+        values = x[source[c]]
         total, low, count = state[c]["total"], state[c]["low"], state[c]["count"]
         begin = 0
         for j in range(ends.shape[0] + 1):
             end = ends[j] if j < ends.shape[0] else x.shape[1]
             for i in range(begin, end):
-                value = x[c, i]
+                value = values[i]
                 if not math.isnan(value):
                     total, low = add_exactly(total, low, value * value if kinds[c] == SUM_OF_SQUARES else value)
                     count += 1.0
