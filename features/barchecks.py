@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from tickstate.features import versions
+from tickstate.features.barcolumns import BarColumns
 from tickstate.features.barengine import COUNTS, DAY_END, EMPTY, BarBuilder, Kind
-from tickstate.features.bars import BarColumns, BarRule
+from tickstate.features.bars import BarRule
 from tickstate.features.base import SECOND, Feature, near
 from tickstate.features.checking import (
     UNREGISTERED,

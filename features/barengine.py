@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tickstate.features.bars import AUTO, CLOSE, ZERO, BarColumns, BarRule
+from tickstate.features.barcolumns import CLOSE, ZERO, BarColumns
+from tickstate.features.bars import AUTO, LARGEST, BarRule, as_number
 from tickstate.features.base import BARS, SECOND, FeatureError, Settings, near
 from tickstate.features.engine import Values
 from tickstate.features.registry import BUILT_IN, Registry, default_registry
@@ -105,8 +106,8 @@ def check_kind(name: str, registry: Registry | None = None) -> tuple[str, ...]:
     found = tuple(channel for channel in BARS if find_kind(channel, name, registry=registry) is not None)
     if not found:
         rules = [e.feature for c in BARS for e in registry.of_channel(c).values() if issubclass(e.feature, BarRule)]
-        digits = re.search(r"[0-9]+\.?[0-9]*", name)
-        number = f"{float(digits[0]):g}" if digits else "1000"
+        digits = re.search(r"[0-9]+\.?[0-9]*(?:e[0-9]+)?", name)
+        number = as_number(float(digits[0])) if digits and 0 < float(digits[0]) < LARGEST else "1000"
         examples = {f"{r.prefix}_{number}" for r in rules if r.prefix} | {"60s"}
         patterns = ", ".join(dict.fromkeys(r.kind_pattern() for r in rules))
         close = near(name, examples)
@@ -174,8 +175,7 @@ class BarBuilder:
         carried = self._open or {"first": None, "last": None, "count": 0, "first_id": None, "last_id": None}
         begins = np.concatenate(([0], ends))
         held = np.diff(np.concatenate((begins, [n])))  # rows of each bar in this chunk, the open one last
-        first = np.append(times, 0)[np.minimum(begins, n)]
-        last = np.concatenate(([0], times))[np.append(ends, n)]
+        first, last = _at(times, begins), _at(times, np.append(ends, n) - 1)
         if self._open is not None:
             first[0] = carried["first"]
             last[0] = last[0] if held[0] else carried["last"]
@@ -218,7 +218,7 @@ class BarBuilder:
                 for n in family.inputs
             ]
             if family.stacked:
-                given = [_read_only(np.stack(given))]
+                given = [_read_only(np.stack(given) if len(given) > 1 else given[0][None])]
             out = np.empty((len(family.names), ends.shape[0]))
             family.kernel(*given, _read_only(ends), *self._states[family.name], *family.call, out)
             made |= dict(zip(family.names, out, strict=True))
@@ -294,6 +294,11 @@ class BarBuilder:
             arrays[name] = pc.if_else(pa.array(empty), values, arrays[name])
         arrays["bar_id"] = pa.array(np.arange(self._bars, self._bars + total))
         return pa.table([arrays[n] for n in table.column_names], schema=table.schema)
+
+
+def _at(times: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Times of rows; of one before the first or behind the last, which no bar asks for, any."""
+    return times.take(rows, mode="clip") if times.shape[0] else np.zeros(rows.shape[0], np.int64)
 
 
 def _finished(family: BarColumns, out: np.ndarray) -> dict[str, pa.Array]:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tickstate.features import versions
-from tickstate.features.bars import BarColumns, BarRule
+from tickstate.features.barcolumns import BarColumns
+from tickstate.features.bars import BarRule
 from tickstate.features.base import SECOND, Feature, FeatureError, Settings, near
 from tickstate.features.checking import (
     CheckError,

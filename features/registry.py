@@ -221,11 +221,12 @@ def default_registry() -> Registry:
     """The built-in features, then those of installed packages."""
     from importlib.metadata import entry_points
 
-    from tickstate.features import bars, ewma, flow, regime, structure, tape, trades
+    from tickstate.features import barcolumns, bars, ewma, flow, regime, structure, tape, trades
 
     registry = Registry()
-    built_in = (structure, flow, trades, regime, ewma, tape, bars)
-    for feature in (f for module in built_in for f in module.FEATURES):
+    of_rows = [f for module in (structure, flow, trades, regime, ewma, tape) for f in module.FEATURES]
+    of_bars = sorted((*bars.FEATURES, *barcolumns.FEATURES), key=lambda f: list(BARS).index(f.channel))
+    for feature in (*of_rows, *of_bars):
         registry.register(feature)
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name)):
         _load(registry, point)

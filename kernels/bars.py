@@ -14,7 +14,7 @@ from tickstate.kernels._jit import Block, Float, Floats, Int, Ints, State, helpe
 
 UNKNOWN = -(1 << 63)
 """A timestamp that is null: equal to no other."""
-CLOCK_STATE = np.dtype([("known", "i8"), ("bar", "i8")])
+CLOCK_STATE = np.dtype([("known", "i8"), ("until", "i8")])
 SUM_STATE = np.dtype([("total", "f8"), ("low", "f8")])
 PRINT_STATE = np.dtype([
     ("known", "i8"), ("timestamp", "i8"), ("side", "f8"), ("sign", "f8"), ("price", "f8"), ("weight", "f8"),
@@ -29,7 +29,11 @@ LONGEST = 3
 
 @helper
 def add_exactly(total, low, x):
-    """A sum as two doubles whose rounded sum is the exactly rounded one (Knuth's TwoSum, TAOCP 4.2.2)."""
+    """A sum as two doubles, ``total + low``: what rounding takes from one goes into the other.
+
+    Knuth's TwoSum (TAOCP 4.2.2), no branch, so that several sums run side by side. ``total + low`` is the exactly
+    rounded sum of n values of one sign unless that lies within n^2 2^-106 of it from halfway between two doubles.
+    """
     new = total + x
     back = new - total
     return new, low + ((total - (new - back)) + (x - back))
@@ -38,13 +42,15 @@ def add_exactly(total, low, x):
 @kernel
 def cut_by_time(capture_ts: Ints, state: State(CLOCK_STATE), width: Int, out: Block) -> None:
     """Bars of ``width`` us aligned to the epoch: one ends where a row lies in a later interval. Threshold in s."""
-    known, bar = state[0]["known"], state[0]["bar"]
+    # the end of the open interval is kept: a division a row took three times as long
+    known, until = state[0]["known"], state[0]["until"]
     for i in range(capture_ts.shape[0]):
-        now = capture_ts[i] // width
-        out[0, i] = 0.0 if known != 0 and now != bar else math.nan
+        out[0, i] = math.nan
         out[1, i] = width / 1e6
-        known, bar = 1, now
-    state[0]["known"], state[0]["bar"] = known, bar
+        if known == 0 or capture_ts[i] >= until:
+            out[0, i] = 0.0 if known != 0 else math.nan
+            known, until = 1, (capture_ts[i] // width + 1) * width
+    state[0]["known"], state[0]["until"] = known, until
 
 
 @kernel

@@ -1,8 +1,8 @@
 """What a bar holds (FEATURES.md section 7): kernels over rows cut into bars.
 
 ``ends`` (b): bar j of this call holds the rows ends[j - 1] .. ends[j] - 1, the first one also those that the state
-brings; rows behind the last end go into the state. ``out`` is (k, b). Every sum is exactly rounded
-(``add_exactly``), so that the volumes of bars add up to the tape's whatever the bars.
+brings; rows behind the last end go into the state. ``out`` is (k, b). Sums over rows carry their rounding errors
+along (``add_exactly``): a bar's volume is its trades' to the last bit, however many there are.
 """
 
 import math
@@ -45,18 +45,19 @@ def price_bars(price: Floats, ends: Ints, state: State(PRICE_STATE), out: Block)
 
 
 @kernel
-def fold_bars(x: Levels, ends: Ints, state: State(FOLD_STATE), kinds: Ints, out: Block) -> None:
-    """A mean, sum or sum of squares (``kinds``) of each column's non-null values; NaN in a bar without any.
+def fold_bars(x: Levels, ends: Ints, state: State(FOLD_STATE), source: Ints, kinds: Ints, out: Block) -> None:
+    """A mean, sum or sum of squares (``kinds``) of a column's (``source``) non-null values; NaN in a bar without any.
 
-    ``x`` [column, row]; ``state`` [column]: the sum in two parts and the number of values of the open bar.
+    ``x`` [column, row]; ``state`` [output]: the sum in two parts and the number of values of the open bar. k outputs.
     """
-    for c in range(x.shape[0]):
+    for c in range(kinds.shape[0]):
+        values = x[source[c]]
         total, low, count = state[c]["total"], state[c]["low"], state[c]["count"]
         begin = 0
         for j in range(ends.shape[0] + 1):
             end = ends[j] if j < ends.shape[0] else x.shape[1]
             for i in range(begin, end):
-                value = x[c, i]
+                value = values[i]
                 if not math.isnan(value):
                     total, low = add_exactly(total, low, value * value if kinds[c] == SUM_OF_SQUARES else value)
                     count += 1.0

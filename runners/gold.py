@@ -98,11 +98,11 @@ class GoldPlan:
         return [p for p in self.partitions if p.reasons]
 
     def spans(self, longest: int) -> list[DaySpan]:
-        """A task a lane's day: its hours are read once for all kinds."""
-        groups: dict[tuple[str, Lane, int], list[Planned]] = {}
+        """A task a lane's day: its hours are read once for all kinds that go equally far."""
+        groups: dict[tuple[str, Lane, int, int | None], list[Planned]] = {}
         for p in self.stale:
-            groups.setdefault((BARS[p.channel.partition("/")[0]], p.lane, p.hour), []).append(p)
-        return [self._span(*key, group) for key, group in groups.items()]
+            groups.setdefault((BARS[p.channel.partition("/")[0]], p.lane, p.hour, p.cutoff), []).append(p)
+        return [self._span(*key[:3], group) for key, group in groups.items()]
 
     def _span(self, channel: str, lane: Lane, day: int, group: list[Planned]) -> DaySpan:
         cutoff = group[0].cutoff
@@ -120,10 +120,12 @@ def make_gold_plan(
     files: Files | None = None,
     clock: Clock | None = None,
     waiting: Mapping[tuple[str, Lane, int], str] | None = None,
+    bronze: Mapping[str, Listing] | None = None,
 ) -> GoldPlan:
     """Compare every day of bars of the selection with its commit record.
 
-    ``waiting``: silver partitions that are not what they should be, and why; their days are not made.
+    ``waiting``: silver partitions that are not what they should be, and why; their days are not made. ``bronze``: what
+    silver could be made of; days that lack hours of it are named.
     """
     plan = GoldPlan(selection, files or Files(), clock)
     found = False
@@ -138,6 +140,8 @@ def make_gold_plan(
             if is_chosen(lane, selection):
                 found = True
                 _plan_lane(plan, channel, lane, listing, waiting or {})
+                if bronze is not None and channel in bronze:
+                    _name_parts(plan, channel, lane, listing, bronze[channel])
     if not found and clock is None and not waiting:
         raise LakeError("no silver fits the selection", where=str(selection.silver), fix="run with --tier silver first")
     return plan
@@ -178,25 +182,23 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
     bars, chosen = f"{channel}_bars", kinds_of(selection)
     explicit = bool(selection.bars or selection.config.bars)
     existing = () if selection.bars else _existing(plan.gold, bars)
+    doubts = _doubts(plan, channel, lane, listing, records, waiting)
+    traded = sorted({h // DAY * DAY for h in listing.lanes[lane] if h in doubts or records[h].totals.get("trades")})
+    thresholds = {n: _threshold(bars, n, lane, selection) for n in (*chosen, *existing)}
     days = [d for d in sorted({h // DAY * DAY for h in listing.lanes[lane]}) if _overlaps(d, selection)]
-    kinds = [n for n in dict.fromkeys((*chosen, *existing)) if find_kind(bars, n) is not None]
+    kinds = [n for n, threshold in thresholds.items() if threshold is not None]
     made = {n: read_commits(plan.gold, f"{bars}/{n}", lane, days) for n in kinds}
     for day in days:
         hours = {h: r for h, r in records.items() if day <= h < day + DAY}
-        unrecorded = [h for h in listing.lanes[lane] if day <= h < day + DAY and h not in records]
-        held = {hour_name(h): waiting[channel, lane, h] for h in range(day, day + DAY) if (channel, lane, h) in waiting}
-        held = {hour_name(h): "it has no commit record" for h in unrecorded} | held
-        for h, record in hours.items():
-            path = partition_path(plan.silver, channel, lane, h)
-            beside = commit_path(plan.silver, channel, lane, h)
-            if path.exists() and not reasons.is_recorded(plan.files, path, beside, record):
-                held.setdefault(hour_name(h), "its file is not the one that was recorded")
+        past = [d for d in traded if d < day][-PAST_DAYS:]
         for name in (n for n in kinds if n in chosen or made[n][day] is not None):
             target = f"{bars}/{name}"
-            if held:
-                hour, why = next(iter(held.items()))
-                text = f"silver {channel} {hour}: {why}"
-                if why == PENDING:
+            auto = thresholds[name] == AUTO
+            since = past[0] if auto and past else day
+            held = next(((h, why) for h, why in doubts.items() if since <= h < day + DAY), None)
+            if held is not None and (past or not auto):
+                text = f"silver {channel} {hour_name(held[0])}: {held[1]}"
+                if held[1] == PENDING:
                     plan.partitions.append(Planned(target, lane, day, (text,), ()))
                 else:
                     plan.failed.append(Outcome(target, lane, day, error=text))
@@ -209,6 +211,43 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
                 else:
                     text = f"{bars} of {lane} are left out: {error}"
                     plan.notices += [text] if text not in plan.notices else []
+
+
+def _name_parts(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, bronze: Listing) -> None:
+    """A day that is made while bronze has hours of it that silver has not: its bars are those of a part."""
+    missing = sorted(bronze.lanes.get(lane, {}).keys() - listing.lanes[lane].keys())
+    made = {p.hour for p in plan.stale if p.lane == lane and p.channel.startswith(f"{channel}_bars/")}
+    for day in sorted(made & {h // DAY * DAY for h in missing}):
+        lacks = [h for h in missing if day <= h < day + DAY]
+        plan.notices.append(
+            f"{channel}_bars of {lane} {time_name(f'{channel}_bars/', day)} are of a part of the day: no silver yet of "
+            f"{len(lacks)} of its hours in bronze, first {hour_name(lacks[0])}"
+        )
+
+
+def _doubts(
+    plan: GoldPlan, channel: str, lane: Lane, listing: Listing, records: Mapping[int, Commit],
+    waiting: Mapping[tuple[str, Lane, int], str],
+) -> dict[int, str]:  # fmt: skip
+    """Hours of a lane's silver that no day can be made from, in order, and why."""
+    silver = plan.silver
+    found = {}
+    for hour in sorted(listing.lanes[lane]):
+        if (channel, lane, hour) in waiting:
+            found[hour] = waiting[channel, lane, hour]
+        elif hour not in records:
+            found[hour] = "it has no commit record"
+        else:
+            path, beside = partition_path(silver, channel, lane, hour), commit_path(silver, channel, lane, hour)
+            if path.exists() and not reasons.is_recorded(plan.files, path, beside, records[hour]):
+                found[hour] = "its file is not the one that was recorded"
+    return found
+
+
+def _threshold(channel: str, name: str, lane: Lane, selection: Selection) -> Any:
+    """What a lane's bars of a kind close by; "" where nothing is set, None where the channel has no such kind."""
+    kind = find_kind(channel, name, params=selection.config.params_of(lane))
+    return None if kind is None else dict(kind.rule.values).get("threshold", "")
 
 
 def _plan_day(
@@ -228,11 +267,12 @@ def _plan_day(
         where = f"[features.{kind.rule.name}]"
         raise FeatureError(f"bars {name!r} of {lane} have no threshold", where=where, fix="set threshold, or auto")
     if threshold == AUTO:
-        past = _past(records, day, kind.rule.total)
+        past, date = _past(records, day, kind.rule.total), time_name(target, day)
         if past is None:
-            return  # a day before is still open: its total is not known yet
+            if plan.clock is None:  # a watcher will come back
+                plan.notices.append(f"{target} of {lane} has no {date} yet: a day before it is still open")
+            return
         if not past:
-            date = time_name(target, day)
             plan.notices.append(f"{target} of {lane} has no {date}: no complete day before to derive a threshold from")
             return
         kind = replace(kind, rule=kind.rule.resolved(past))
@@ -268,12 +308,14 @@ def _reasons(
 def _cutoff(
     plan: GoldPlan, day: int, hours: Mapping[int, Commit], records: Mapping[int, Commit], record: Commit | None
 ) -> int | None:
-    """Up to which time a day's silver is complete: None all of it. A closed day stays closed."""
-    if record is not None and record.cutoff is None:
-        return None
+    """Up to which time a day's silver is complete: None all of it. A closed day stays closed until it gets an hour."""
     still_open = [r.cutoff for r in hours.values() if r.cutoff is not None]
     if still_open:
         return min(still_open)
+    if record is not None and record.cutoff is None:
+        known = {name for names in record.inputs.values() for name in names}
+        if known.issuperset(map(hour_name, hours)):
+            return None
     end = (day + DAY) * HOUR
     over = plan.clock is None or plan.clock.now - plan.clock.grace >= end
     if over or max(hours) == day + DAY - 1 or max(records) >= day + DAY:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from tickstate.features.graph import Graph
 from tickstate.kernels import _jit
 from tickstate.lake.commit import Quarantined, write_quarantine
+from tickstate.lake.listing import Listing
 from tickstate.lake.names import Lane, is_daily
 from tickstate.lake.segment import Files
 from tickstate.lake.store import Place
@@ -149,7 +150,8 @@ def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observ
         outcomes = _run_tier(lambda: plan_silver(selection), summary, pool, longest, observer, workers)
         waiting = waiting_hours(outcomes)
     if "gold" in selection.tiers and selection.gold is not None:
-        _run_tier(partial(plan_gold, selection, waiting), summary, pool, longest, observer, workers)
+        bronze = summary.plan.listings if summary.plan is not None else None
+        _run_tier(partial(plan_gold, selection, waiting, bronze), summary, pool, longest, observer, workers)
     summary.seconds = time.monotonic() - began
     return summary
 
@@ -169,7 +171,8 @@ def plan_tiers(selection: Selection) -> list[AnyPlan]:
         plans.append(make_plan(selection, Files(digests_path(selection.silver))))
         waiting = {(p.channel, p.lane, p.hour): PENDING for p in plans[0].stale}
     if "gold" in selection.tiers and selection.gold is not None:
-        plans.append(make_gold_plan(selection, Files(digests_path(selection.gold)), waiting=waiting))
+        bronze = plans[0].listings if plans else None
+        plans.append(make_gold_plan(selection, Files(digests_path(selection.gold)), waiting=waiting, bronze=bronze))
     return plans
 
 
@@ -186,11 +189,13 @@ def plan_silver(selection: Selection) -> Plan:
     return plan
 
 
-def plan_gold(selection: Selection, waiting: Mapping[tuple[str, Lane, int], str]) -> GoldPlan:
+def plan_gold(
+    selection: Selection, waiting: Mapping[tuple[str, Lane, int], str], bronze: Mapping[str, Listing] | None = None
+) -> GoldPlan:
     """The plan of gold, with what earlier runs have kept of objects in a bucket."""
     assert selection.gold is not None
     files = Files(digests_path(selection.gold))
-    plan = make_gold_plan(selection, files, waiting=waiting)
+    plan = make_gold_plan(selection, files, waiting=waiting, bronze=bronze)
     files.save()
     return plan
 

@@ -163,12 +163,14 @@ class Watcher:
 
     def _account(self, plans: list[AnyPlan], done: list[Outcome]) -> None:
         total = self.summary
-        total.partitions = sum(len(p.partitions) for p in plans)
-        total.up_to_date = total.partitions - sum(len(p.stale) for p in plans)
         latest = {(o.channel, o.lane, o.hour): o for o in total.computed} if self._keeps else {}
         latest.update({(o.channel, o.lane, o.hour): o for o in done if not o.error and not o.changed})
         total.computed = list(latest.values()) if self._keeps or latest else total.computed
         total.failed = [o for o in done if o.error]
+        worked = {(o.channel, o.lane, o.hour) for o in (*total.computed, *total.failed)}
+        worked |= {(p.channel, p.lane, p.hour) for plan in plans for p in plan.stale}
+        known = {(p.channel, p.lane, p.hour) for plan in plans for p in plan.partitions} | worked
+        total.partitions, total.up_to_date = len(known), len(known - worked)
         self._known = {q.path: q for p in plans for q in (*p.misplaced, *p.known.values())}
         self._known.update({q.path: q for o in done for q in o.quarantined})
         total.quarantined = [self._known[path] for path in sorted(self._known)]

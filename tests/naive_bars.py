@@ -55,33 +55,42 @@ def signs_of(prints):
     return found
 
 
-def expectation(values, alpha):
-    """pandas' ``ewm(adjust=True).mean()`` of them all, None of none."""
-    weights = [(1 - alpha) ** k for k in range(len(values) - 1, -1, -1)]
-    return math.fsum(w * v for w, v in zip(weights, values, strict=True)) / math.fsum(weights) if values else None
+def expectations(values, span):
+    """Before each value, pandas' ``ewm(span=span, adjust=True).mean()`` of the earlier ones; None of none."""
+    found, keep = [], 1 - 2 / (span + 1)
+    for i in range(len(values)):
+        weights = [keep**k for k in range(i - 1, -1, -1)]
+        found.append(
+            math.fsum(w * v for w, v in zip(weights, values, strict=False)) / math.fsum(weights) if i else None
+        )
+    return found
 
 
-def print_bars(rows, kind, weight, expected, end, merge=True):
-    """Imbalance and run bars; ``weight`` None counts prints."""
+def thresholds(kind, signs, sizes, expected, means):
+    """The threshold that each print meets, None for the first."""
+    if kind == "imbalance":
+        flow = means([b * w for b, w in zip(signs, sizes, strict=True)], expected)
+        square = means([w * w for w in sizes], expected)
+        both = zip(flow, square, strict=True)
+        return [None if f is None else max(expected * abs(f), math.sqrt(expected * q)) for f, q in both]
+    sides = [[w if b == s else 0.0 for b, w in zip(signs, sizes, strict=True)] for s in (1, -1)]
+    both = zip(*(means(side, expected) for side in sides), strict=True)
+    return [None if buy is None else expected * max(buy, sell) for buy, sell in both]
+
+
+def print_bars(rows, kind, weight, expected, end, merge=True, means=expectations):
+    """Imbalance and run bars; ``weight`` None counts prints; ``means`` gives the expectations before each print."""
     prints = prints_of(rows, merge)
-    signs, alpha = signs_of(prints), 2 / (expected + 1)
+    signs = signs_of(prints)
     sizes = [1.0 if weight is None else math.fsum(r[weight] for r in fills) for fills in prints]
+    limits = thresholds(kind, signs, sizes, expected, means)
     found, begin, threshold = [], 0, None
     for i in range(len(prints)):
-        earlier = list(zip(signs[:i], sizes[:i], strict=True))
-        bar = list(zip(signs[begin : i + 1], sizes[begin : i + 1], strict=True))
-        threshold = None
+        bar, threshold = list(zip(signs[begin : i + 1], sizes[begin : i + 1], strict=True)), limits[i]
         if kind == "imbalance":
             value = abs(math.fsum(b * w for b, w in bar))
-            if earlier:
-                mean = expectation([b * w for b, w in earlier], alpha)
-                square = expectation([w * w for _, w in earlier], alpha)
-                threshold = max(expected * abs(mean), math.sqrt(expected * square))
         else:
             value = max(math.fsum(w for b, w in bar if b == s) for s in (1, -1))
-            if earlier:
-                each = [expectation([w if b == s else 0.0 for b, w in earlier], alpha) for s in (1, -1)]
-                threshold = expected * max(each)
         n = i + 1 - begin
         if not found:
             reason = "warmup" if n == expected else None

@@ -222,7 +222,34 @@ def test_totals_of_a_tape(rows, cut):
     assert out.tolist() == [len(rows), len(naive_bars.prints_of(rows)), *sums]
 
 
+@pytest.mark.parametrize("name", ["60s", "tick_50", "volume_1000", "dollar_run_20"])
+@pytest.mark.parametrize("seed", range(4))
+def test_sums_to_the_last_bit(name, seed):
+    """Of amounts that are no short binary fractions, small beside large, over chunks: as math.fsum rounds them."""
+    rng, n = np.random.default_rng(seed), 20_000
+    sizes = np.round(rng.lognormal(0.0, 1.5, n), 3) + 0.001 if seed % 2 else rng.lognormal(0.0, 4.0, n)
+    rows = [
+        {"capture_ts": MIDNIGHT + i * 4_000_000, "timestamp": i // 3, "price": 60_000.1, "side": side, "amount": amount,
+         "quote_volume": 60_000.1 * amount, "base": amount, "log_return": 0.0, "trade_id": None}
+        for i, (amount, side) in enumerate(zip(sizes.tolist(), rng.choice([1.0, -1.0], n).tolist(), strict=True))
+    ]  # fmt: skip
+    bars, begin = build(rows, name, cuts=(7, 9_999, 10_000)).to_pylist(), 0
+    for bar in bars:
+        held = rows[begin : begin + bar["trade_count"]]
+        begin += len(held)
+        for column, of in (("volume", held), ("buy_volume", [r for r in held if r["side"] > 0])):
+            assert bar[column] == math.fsum(r["amount"] for r in of)
+        assert bar["quote_volume"] == math.fsum(r["quote_volume"] for r in held)
+    assert begin == n
+    state, out = np.zeros(1, TOTALS_STATE), np.zeros(4)
+    a = arrays(rows)
+    tape_totals(a["timestamp"], a["side"], a["amount"], a["quote_volume"], state, out)
+    assert out[2] == math.fsum(sizes)
+
+
 @pytest.mark.parametrize(("name", "says"), [
+    ("tick_0", "did you mean 'tick_1000'?"), ("volume_1e3", "did you mean 'volume_1000'?"),
+    ("tick_run_99999999999999999999", "below 9.0072e+15"), ("volume_500.", "did you mean 'volume_500'?"),
     ("61s", "divisor of a day"), ("tick_imbalnce_5", "did you mean 'tick_imbalance_5'?"), ("tick_2.5", "like tick_2"),
     ("volume_0500", "did you mean 'volume_500'?"), ("bars", "one of {seconds}s, tick_{threshold}"),
 ])  # fmt: skip
@@ -232,10 +259,18 @@ def test_a_wrong_kind_says_what_there_is(name, says):
     assert says in str(error.value)
 
 
-@pytest.mark.parametrize("value", [0, -1, "fast", float("nan"), True and "x"])
+@pytest.mark.parametrize("value", [0, -1, "fast", float("nan"), float("inf"), True, 2**53])
 def test_a_wrong_threshold(value):
     with pytest.raises(FeatureError, match="above 0"):
         kind_of("volume", threshold=value)
+
+
+@pytest.mark.parametrize("name", ["tick", "volume_run", "tick_imbalance"])
+def test_a_threshold_that_counts_is_whole(name):
+    """Half a print would be cut to none, and no bar would ever end."""
+    with pytest.raises(FeatureError, match="a whole number, like"):
+        kind_of(name, threshold=2.5)
+    assert kind_of(name, threshold=2).rule["threshold"] == 2.0
 
 
 def test_bars_in_memory_say_what_is_missing():

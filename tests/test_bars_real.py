@@ -12,6 +12,9 @@ import pytest
 import tapes
 
 import tickstate
+from tickstate.runners.config import make_config
+from tickstate.runners.plan import Selection
+from tickstate.runners.watcher import Watcher
 
 BRONZE = Path(__file__).parents[2] / "shared" / "bronze"
 pytestmark = [
@@ -27,6 +30,7 @@ EVENTS = {
 }  # fmt: skip
 LANES = (("binance", "BTC-USDT"), ("binancecoinm", "BTC-USD"))
 CONFIG = {"lanes": {"binancecoinm/BTC-USD": {"inverse": True, "contract_size": 100.0}}}
+BOOK_FEATURES = ("mid_price", *naive_bars.BOOK_MEANS.values(), "ofi", "mlofi", "log_return")
 lanes = pytest.mark.parametrize("lane", LANES, ids="/".join)
 
 
@@ -110,14 +114,30 @@ def test_time_bars_against_polars(lake, channel, kind, lane):
 
 
 @lanes
-def test_time_bars_of_books_against_naive(lake, lane):
-    """Columns that polars has no word for: time-weighted spread, the 1 s grid."""
+@pytest.mark.parametrize("max_staleness", [300.0, 0.1])
+def test_time_bars_of_books_against_naive(lake, lane, max_staleness, tmp_path):
+    """Columns that polars has no word for: time-weighted spread, the 1 s grid; also where many stretches are stale."""
+    if max_staleness != 300.0:
+        config = {"run": {"max_staleness": max_staleness, "features": [*BOOK_FEATURES]}}
+        run(tmp_path, config=config, bars="60s", channel="orderbook", exchange=lane[0])
+        lake = tmp_path
     rows = in_micros(silver(lake, "orderbook", lane))
     got = in_micros(scan(lake, "gold", "orderbook_bars/60s", lane))
     want = naive_bars.time_bars(rows, 60, None)
     for bar, (held, _, _, end) in zip(got, want, strict=True):
-        for name, value in naive_bars.book_columns(held, end).items():
+        for name, value in naive_bars.book_columns(held, end, max_staleness).items():
             assert math.isclose(bar[name], value, rel_tol=1e-9, abs_tol=1e-15), name
+    assert max_staleness == 300.0 or any(0 < b["covered_sec"] < 59.9 for b in got[1:-1])
+
+
+@lanes
+def test_the_return_across_midnight_is_in(lake, lane):
+    """The first bar's, as the silver before it is that of the day before."""
+    bars = scan(lake, "gold", "orderbook_bars/60s", lane)
+    (last,), (first,) = (bars.filter(pl.col("day") == d).to_dicts()[i : i + 1 or None] for d, i in ((8, -1), (9, 0)))
+    assert math.isclose(first["log_return_cc"], math.log(first["close"] / last["close"]), rel_tol=1e-9)
+    rows = silver(lake, "orderbook", lane).filter(pl.col("day") == 9)
+    assert rows["log_return"][0] is not None
 
 
 def in_micros(table):
@@ -126,42 +146,68 @@ def in_micros(table):
     return [r | {"side": sides.get(r["side"])} if "side" in r else r for r in rows]
 
 
+def polars_means(values, span):
+    """The expectations before each print, by polars."""
+    return pl.Series(values).cast(pl.Float64).ewm_mean(span=span, adjust=True).shift(1).to_list()
+
+
 @lanes
 @pytest.mark.parametrize("kind", EVENTS)
 def test_event_bars_against_naive(lake, kind, lane):
+    """Every bar of the whole tape: its trades, reason, threshold, when it is known, and every column."""
     rows, bars = in_micros(silver(lake, "trades", lane)), in_micros(scan(lake, "gold", f"trades_bars/{kind}", lane))
     weight, number = EVENTS[kind]
     for day in sorted({r["day"] for r in rows}):
-        mine = [r for r in rows if r["day"] == day][:4000]  # naive expectations look at all earlier prints again
+        mine = [r for r in rows if r["day"] == day]
         end = (mine[0]["capture_ts"] // naive_bars.DAY + 1) * naive_bars.DAY
         if kind.count("_") == 1:
             want = naive_bars.sum_bars(mine, weight, number, end)
         else:
-            want = naive_bars.print_bars(mine[:1200], kind.split("_")[1], weight, number, end)
+            want = naive_bars.print_bars(mine, kind.split("_")[1], weight, number, end, means=polars_means)
         got = [b for b in bars if b["day"] == day]
-        for bar, (held, reason, threshold, shown) in zip(got, want[:-2], strict=False):
+        assert len(want) > 1
+        for bar, (held, reason, threshold, shown) in zip(got, want, strict=True):
             assert (bar["trade_count"], bar["bar_reason"], bar["known_at"]) == (len(held), reason, shown)
+            assert (bar["first_trade_id"], bar["last_trade_id"]) == (held[0]["trade_id"], held[-1]["trade_id"])
+            assert bar["complete"] == (reason != "day_end")
             assert math.isclose(bar["threshold"], threshold, rel_tol=1e-10)
-            for name, value in naive_bars.trade_columns(held).items():
-                assert math.isclose(bar[name], value, rel_tol=1e-10, abs_tol=1e-15), name
+            columns = naive_bars.trade_columns(held)
+            for name, value in columns.items():
+                assert (bar[name] is None) == (value is None), name
+                assert value is None or math.isclose(bar[name], value, rel_tol=1e-10, abs_tol=1e-15), name
+            for name in ("volume", "quote_volume", "buy_volume", "sell_volume"):
+                assert bar[name] == columns[name], "to the last bit"
 
 
 @lanes
 @pytest.mark.parametrize("kind", [*TIMES, *EVENTS])
 def test_nothing_of_the_tape_is_lost(lake, kind, lane):
-    """Counts exactly; amounts to their last digit; notional as an exact sum of doubles rounds."""
+    """Counts, amounts to their last digit, and both sums of doubles as they round."""
     tape, bars = silver(lake, "trades", lane), scan(lake, "gold", f"trades_bars/{kind}", lane)
     assert bars["trade_count"].sum() == tape.height
     digits = Decimal("1e-8")
     want = sum(Decimal(x).quantize(digits) for x in tape["amount"])
     assert sum(Decimal(x).quantize(digits) for x in bars["volume"]) == want
-    quote = math.fsum(tape["quote_volume"])
-    assert math.isclose(math.fsum(bars["quote_volume"]), quote, rel_tol=1e-15)
+    for column, of in (("volume", "amount"), ("quote_volume", "quote_volume")):
+        assert math.fsum(bars[column]) == math.fsum(tape[of])
 
 
-def test_batch_gives_the_same_bytes(lake, tmp_path):
-    run(tmp_path, runner="batch", workers=2)
-    assert tapes.parts(tmp_path / "gold") == tapes.parts(lake / "gold")
+def everything(place):
+    """Partitions and commit records of gold, byte by byte."""
+    return {p.relative_to(place): p.read_bytes() for p in place.rglob("*") if p.suffix in (".parquet", ".json")}
+
+
+@pytest.mark.parametrize("runner", ["batch", "watcher"])
+def test_other_runners_give_the_same_bytes(lake, tmp_path, runner):
+    """Commit records too; and each says what it did."""
+    if runner == "batch":
+        summary = run(tmp_path, runner="batch", workers=2)
+    else:
+        places = BRONZE, tmp_path / "silver", tmp_path / "gold"
+        summary = Watcher(Selection(*places, bars=(*TIMES, *EVENTS), config=make_config(CONFIG))).run(once=True)
+    assert len(summary.computed) == summary.partitions > 0
+    assert summary.up_to_date == 0
+    assert everything(tmp_path / "gold") == everything(lake / "gold")
 
 
 def test_the_silver_of_gold_alone_is_enough(lake, tmp_path):

@@ -350,3 +350,20 @@ def test_doubles_keep_their_bits(tmp_path):
     write_table(tmp_path / "a.parquet", table)
     back = pq.read_table(tmp_path / "a.parquet")["mid_price"].to_numpy()
     assert back.tobytes() == table["mid_price"].to_numpy().tobytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here: whether a process waits is unknown")
+def test_what_a_killed_process_left_is_removed_before_it_is_reaped(tmp_path):
+    """A killed worker may stay as a zombie, for ever where nobody reaps; what a live one writes is let be."""
+    path = tmp_path / "part-0.parquet"
+    child = os.fork()
+    if not child:
+        path.with_name(f"{files.TEMPORARY}{files._host()}-{os.getpid()}-{path.name}").write_bytes(b"PAR1")
+        os._exit(0)
+    while Path(f"/proc/{child}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z":
+        pass
+    live = tmp_path / f"{files.TEMPORARY}{files._host()}-{os.getppid()}-other.parquet"
+    live.touch()
+    assert files.remove_leftovers(tmp_path) == 1
+    assert [p.name for p in tmp_path.iterdir()] == [live.name]
+    os.waitpid(child, 0)
