@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from filelock import Timeout
 from hypothesis import given
 from hypothesis import strategies as st
 from s3server import rule
@@ -26,6 +27,7 @@ from tickstate.lake.remote import RemotePath, View
 from tickstate.lake.segment import Files, is_unchanged
 from tickstate.lake.store import at_once, folders, place, reading, snapshot, walk
 from tickstate.lake.write import read_schema
+from tickstate.runners import locks
 
 
 @pytest.fixture
@@ -382,3 +384,71 @@ def test_no_region_is_looked_up_where_an_endpoint_is_given(s3, root, monkeypatch
     monkeypatch.setattr(remote, "_region_of", lambda bucket: pytest.fail("the network was asked"))
     remote.client.cache_clear()
     assert root.filesystem.region == "us-east-1"
+
+
+# ---- locks
+
+
+def test_a_bucket_is_locked_on_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "user_cache_path", lambda name: tmp_path / name)
+    one, other = place("s3://bucket/silver"), place("s3://other/silver")
+    with locks.partition_lock(one, "trades/e/s/1") as waited:
+        assert not waited
+        with pytest.raises(Timeout), locks.partition_lock(place(str(one)), "trades/e/s/1", timeout=0.05):
+            pass
+        with locks.partition_lock(other, "trades/e/s/1", timeout=0.05) as waited:
+            assert not waited
+    assert len([*(tmp_path / "tickstate/locks").iterdir()]) == 2
+
+
+def test_without_a_home_to_write_in_locks_are_temporary_files(tmp_path, monkeypatch):
+    (tmp_path / "home").write_text("no folder")
+    monkeypatch.setattr(locks, "user_cache_path", lambda name: tmp_path / "home" / name)
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "spare"))
+    (tmp_path / "spare").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with locks.partition_lock(place("s3://bucket/silver"), "trades/e/s/1"):
+        assert [p.suffix for p in (tmp_path / "spare").rglob("*.lock")] == [".lock"]
+
+
+# ---- caches
+
+
+def test_digests_in_a_bucket_are_uploaded_seldom(s3, root, tmp_path, monkeypatch):
+    """A watcher learns of a file in nearly every cycle."""
+    monkeypatch.setattr("tickstate.lake.segment.SETTLED_REMOTE", 0)
+    found = Files(root / "_state" / "digests.msgpack")
+    pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
+    s3.requests()
+    for i in range(3):
+        (root / f"c/{i}.parquet").upload(tmp_path / "x.parquet")
+        stat = (root / f"c/{i}.parquet").stat()
+        segment = Segment(
+            f"{i}.parquet", "c", str(root / f"c/{i}.parquet"), "e", "s", 0, stat.st_size, stat.st_mtime_ns
+        )
+        found.digest(segment)
+        found.save()
+    assert len([r for r in s3.requests() if r.startswith("PUT") and "_state" in r]) == 1
+    s3.requests()
+    again = Files(root / "_state" / "digests.msgpack")
+    assert again.digest(Segment("0.parquet", "c", str(root / "c/0.parquet"), "e", "s", 0, stat.st_size, 0))
+    again._digests.clear()
+    kept = next(iter(again._kept))
+    size, modified, digest_of = again._kept[kept]
+    s3.requests()
+    assert again.digest(Segment("0.parquet", "c", kept, "e", "s", 0, size, modified)) == digest_of
+    assert s3.requests() == []
+
+
+def test_records_read_under_a_snapshot_are_read_once_until_they_change(s3, root, monkeypatch):
+    monkeypatch.setattr("tickstate.lake.remote.SETTLED_REMOTE", 0)
+    path = put(root / "silver/_commits/trades/x.json", b"one")
+    s3.requests()
+    for _ in range(3):
+        assert (snapshot(root / "silver") / "_commits/trades/x.json").read_bytes() == b"one"
+    assert len([r for r in s3.requests() if r.startswith("GET") and "x.json" in r]) == 1
+    put(path, b"three")
+    assert (snapshot(root / "silver") / "_commits/trades/x.json").read_bytes() == b"three"
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        (snapshot(root / "silver") / "_commits/trades/x.json").read_bytes()
