@@ -26,9 +26,12 @@ class Server:
     """A running server and its client side."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen([sys.executable, __file__], stdout=subprocess.PIPE, text=True)
+        command = [sys.executable, __file__]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        self.url = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        port = self._process.stdout.readline().strip()
+        assert port, "the server did not start: is the extra `test` (moto[server]) installed?"
+        self.url = f"http://127.0.0.1:{port}"
         self._buckets = 0
 
     @property
@@ -65,9 +68,10 @@ class Server:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.wait()
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._process.stdin.close()  # it ends with its client, however that ends
+        self._process.wait(10)
         self._process.stdout.close()
 
 
@@ -154,6 +158,7 @@ def serve() -> None:
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", 0, Layer(DomainDispatcherApplication(create_backend_app)), threaded=True)
+    threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
     print(server.server_port, flush=True)
     server.serve_forever()
 
