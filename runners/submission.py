@@ -1,0 +1,180 @@
+"""Tasks on their way to the workers of a Dask cluster and back: whatever goes wrong there, each of them ends.
+
+A dead worker, a lost scheduler or connection become ``WorkerLost``, as with any executor of ``runners/pool.py``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from tickstate.runners import remote
+from tickstate.runners.pool import Teller, WorkerLost
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+    from tickstate.runners.cluster import DaskPool
+
+LIMITS = {"connect-timeout": 10.0, "worker-timeout": 60.0}
+"""Seconds to wait for a scheduler, and for a worker where there is none; ``tickstate.NAME`` in Dask's configuration."""
+LOOK = 0.5
+TASKS_A_THREAD, LEAST_TASKS = 4, 64
+"""How many tasks a scheduler is given at a time: enough to be busy and to ask for more workers."""
+
+
+class DaskExecutor(Executor):
+    """A ``concurrent.futures.Executor`` over a client, whose futures always end.
+
+    Tasks compare their worker with us before they begin, so that one that joined later takes no part unseen.
+    A thread looks after tasks that nobody can run any more, which Dask would keep for ever.
+    """
+
+    def __init__(self, pool: DaskPool, client: Client, options: dict[str, Any]) -> None:
+        self._pool, self._client, self._options = pool, client, options
+        self._tasks: set[_Task] = set()
+        self._guard = threading.RLock()
+        self._ended = threading.Event()
+        self._size = LEAST_TASKS
+        self.teller: Teller
+        threading.Thread(target=self._watch, name="tickstate-dask", daemon=True).start()
+
+    def window(self) -> int:
+        """How many tasks to give it at a time."""
+        return self._size
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run ``fn`` on any worker that is like us."""
+        return self._give(_Task(fn, args))
+
+    def submit_to(self, worker: str, fn: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Run ``fn`` on one worker, whatever it is like."""
+        return self._give(_Task(fn, args, worker))
+
+    def drop(self) -> None:
+        """Take back what has not ended."""
+        with self._guard:
+            tasks, self._tasks = list(self._tasks), set()
+        for task in tasks:
+            task.outer.cancel()
+            if task.inner is not None:
+                with suppress(Exception):
+                    task.inner.cancel()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the thread; the client is its owner's."""
+        self.drop()
+        self._ended.set()
+
+    def _give(self, task: _Task) -> Future[Any]:
+        with self._guard:
+            self._tasks.add(task)
+        self._send(task)
+        return task.outer
+
+    def _send(self, task: _Task) -> None:
+        target = [task.worker] if task.worker else sorted(self._pool.eligible()) if self._pool.is_restricted else None
+        fn, args = (task.fn, task.args) if task.worker else (remote.perform, (self._pool.expected, task.fn, *task.args))
+        if target == []:
+            return self._fail(task, WorkerLost("no worker is left that may run it"))
+        task.target = None if target is None else frozenset(target)
+        try:
+            inner = self._client.submit(
+                fn, *args, key=f"tickstate_{task.fn.__name__}-{uuid.uuid4().hex}", workers=target, pure=False,
+                priority=10 if task.worker else 0, **{"retries": 0} | self._options,
+            )  # fmt: skip
+        except Exception as error:  # a client that is closed or closing
+            return self._fail(task, WorkerLost(str(error)))
+        task.inner = inner
+        inner.add_done_callback(lambda future: self._settle(task, future))
+
+    def _settle(self, task: _Task, inner: Any) -> None:
+        if inner is not task.inner:
+            return  # it was given to others since
+        try:
+            result = inner.result(timeout=30)
+        except Exception as error:
+            return self._fail(task, _translated(error, bool(task.worker)))
+        except BaseException as error:  # asyncio's own cancellation is none of the above
+            return self._fail(task, WorkerLost(str(error)))
+        if not task.worker:
+            kind, result = result
+            if kind == remote.UNLIKE:
+                worker, reason = result
+                self._pool.refuse(worker, reason, self.teller)
+                return self._send(task)
+            if kind == remote.FAILED:
+                return self._fail(task, result)
+        self._end(task, lambda: task.outer.set_result(result))
+
+    def _fail(self, task: _Task, error: BaseException) -> None:
+        self._end(task, lambda: task.outer.set_exception(error))
+
+    def _end(self, task: _Task, settle: Callable[[], None]) -> None:
+        with self._guard:
+            known = task in self._tasks
+            self._tasks.discard(task)
+        if known and task.outer.set_running_or_notify_cancel():
+            settle()
+
+    def _watch(self) -> None:
+        """Fail tasks that no worker can take for too long; move those whose workers are gone while others are there."""
+        patience = seconds("worker-timeout")
+        while not self._ended.wait(LOOK):
+            with self._guard:
+                tasks = list(self._tasks)
+            if not tasks:
+                continue
+            live = self._pool.live()
+            threads = sum((live or {}).values())
+            self._size = max(LEAST_TASKS, TASKS_A_THREAD * threads)
+            able = set(self._pool.eligible(live or {}))
+            for task in tasks:
+                self._look_after(task, live or {}, able, patience)
+
+    def _look_after(self, task: _Task, live: Mapping[str, int], able: set[str], patience: float) -> None:
+        if task.worker:
+            if task.worker not in live:
+                self._fail(task, WorkerLost("it is gone"))
+        elif able:
+            task.waits_since = None
+            if task.target is not None and not task.target & able:
+                self._send(task)
+        else:
+            task.waits_since = task.waits_since or time.monotonic()
+            if time.monotonic() - task.waits_since > patience:
+                self._fail(task, WorkerLost("no worker is left"))
+
+
+class _Task:
+    """A call on its way."""
+
+    def __init__(self, fn: Callable[..., Any], args: tuple[Any, ...], worker: str = "") -> None:
+        self.fn, self.args, self.worker = fn, args, worker
+        self.outer: Future[Any] = Future()
+        self.inner: Any = None
+        self.target: frozenset[str] | None = None
+        self.waits_since: float | None = None
+
+
+def _translated(error: Exception, is_question: bool) -> BaseException:
+    """What a failure of Dask's means. Tasks hand back their own errors as values; a question may fail to load."""
+    from distributed import KilledWorker
+
+    lost = isinstance(error, KilledWorker | OSError | TimeoutError) or "Cancel" in type(error).__name__
+    if is_question and not lost:
+        return error
+    return WorkerLost(str(error), suspect=isinstance(error, KilledWorker))
+
+
+def seconds(name: str) -> float:
+    """A limit of ``LIMITS``, or what Dask's configuration says in its place."""
+    import dask
+    from dask.utils import parse_timedelta
+
+    return parse_timedelta(dask.config.get(f"tickstate.{name}", LIMITS[name]))
