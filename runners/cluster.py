@@ -10,12 +10,13 @@ import os
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ from tickstate.runners import environment, remote
 from tickstate.runners.environment import NUMERICS, Environment
 from tickstate.runners.plan import Selection
 from tickstate.runners.pool import Pool, PoolLost, Teller, Work, WorkerLost
-from tickstate.runners.submission import LOOK, DaskExecutor, seconds
+from tickstate.runners.submission import LOOK, DaskExecutor, host_of, is_meant, seconds
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -103,10 +104,13 @@ class DaskPool(Pool):
                 fix="leave it away, and size the cluster where it is started",
             )  # fmt: skip
         self._wanted = workers or os.cpu_count() or 1
-        self._refused: dict[str, str] = {}
+        self._work: tuple[Any, ...] = ()
         self._expected: Environment = {}
+        self._accepted: set[str] = set()
+        self._refused: dict[str, str] = {}
         self._executor: DaskExecutor | None = None
         self._has_run = False
+        self._stack = ExitStack()
 
     def placed(self, selection: Selection) -> Selection:
         """With absolute paths: workers have folders of their own."""
@@ -118,14 +122,14 @@ class DaskPool(Pool):
         if self._client is None:
             self._connect()
         limit = time.monotonic() + seconds("connect-timeout")
-        while (found := self.live()) is None:
+        while (live := self.live()) is None:
             if self._client.status not in ("running", "connecting") or time.monotonic() > limit:
                 raise self._error("its scheduler is lost", "start it again")
             time.sleep(LOOK)
-        patience, said = seconds("worker-timeout"), False
-        limit = time.monotonic() + patience
-        while not (found := self.eligible(self.live() or {})):
-            if self._refused.keys() & (self.live() or {}).keys():
+        patience = seconds("worker-timeout")
+        limit, said = time.monotonic() + patience, False
+        while not (able := self._possible(live)):
+            if self._refused.keys() & live.keys():
                 raise self._all_refused()
             if time.monotonic() > limit:
                 raise self._error(f"no worker within {patience:g} s", "start some: dask worker ADDRESS")
@@ -133,28 +137,38 @@ class DaskPool(Pool):
                 observer.noticed(f"waiting for a worker of {self._place}, at most {patience:g} s")
                 said = True
             time.sleep(LOOK)
-        self.workers = sum(found.values())
+            live = self.live() or {}
+        self.workers = sum(able.values())
         if self._executor is None:
             self._executor = DaskExecutor(self, self._client, self._options)
         self._executor.teller = observer
 
     def prepare(self, work: Work, observer: Teller) -> None:
         """Compare every worker with this process, and compile once a machine what is not compiled there."""
-        assert self._executor is not None
         ours = [f.kernel for graph in environment.graphs() for f in graph.features]
         _jit.prepare(ours, observer.compiling)
-        self._expected = environment.describe(work.packages) | {NUMERICS: environment.numerics()}
         kernels = sorted({f"{k.__module__}:{k.__name__}" for k in (*work.kernels, *ours)})
-        versions = {name: value for name, value in self._expected.items() if name != NUMERICS}
-        with _beacons(work.selection) as (reads, writes):
-            found = self._ask(self.eligible(), remote.look, versions, kernels, reads, writes)
-        missing = {_host(worker): (worker, n) for worker, n in found.items() if n}
-        for host, (_, n) in missing.items():
-            observer.noticed(f"compiling {n} kernels on {host}: once, well under a minute")
-        self._ask([worker for worker, _ in missing.values()], remote.compile_kernels, kernels, patient=True)
-        self._ask([w for w in found if w not in self._refused], remote.compute, self._expected[NUMERICS])
-        if not self.eligible():
+        versions = environment.describe(work.packages)
+        self._stack.close()
+        self._work = (versions, kernels, *self._stack.enter_context(_beacons(work.selection)))
+        self._expected = versions | {NUMERICS: environment.numerics()}
+        self._accepted = set()
+        self.vet(self._possible(self.live() or {}))
+        if not self._accepted:
             raise self._all_refused() if self._refused else self._error("no worker is left", "start some")
+
+    def vet(self, workers: Iterable[str]) -> None:
+        """Ask workers, step by step, whether they may take part, and accept those that may."""
+        assert self._executor is not None
+        # a worker that cannot import what it is sent ends: ask first for what every Python has
+        found = self._ask(workers, resolve_name, f"{remote.__name__}:SAME")
+        missing = self._ask(found, remote.look, *self._work)
+        hosts = {host_of(worker): (worker, n) for worker, n in missing.items() if n}
+        for host, (_, n) in hosts.items():
+            self._executor.teller.noticed(f"compiling {n} kernels on {host}: once, well under a minute")
+        self._ask([worker for worker, _ in hosts.values()], remote.compile_kernels, self._work[1], patient=True)
+        accepted = self._ask([w for w in missing if w not in self._refused], remote.compute, self._expected[NUMERICS])
+        self._accepted = self._accepted | accepted.keys()
 
     def executor(self) -> Any:
         """The one executor of this cluster; what it was given last is dropped where an attempt ends in an error."""
@@ -175,6 +189,7 @@ class DaskPool(Pool):
 
     def close(self) -> None:
         """End what we have started; a caller's client stays as it was."""
+        self._stack.close()
         if self._executor is not None:
             self._executor.shutdown()
         if self._is_ours:
@@ -197,24 +212,33 @@ class DaskPool(Pool):
         """What workers must have in common with this process."""
         return self._expected
 
-    @property
-    def is_restricted(self) -> bool:
-        """Whether some workers may not be given tasks."""
-        return bool(self._refused or self._chosen)
+    def target(self) -> frozenset[str]:
+        """Who may have a task: hosts of accepted workers, so that one that is started again there may have it too.
 
-    def eligible(self, live: Mapping[str, int] | None = None) -> dict[str, int]:
-        """Threads by worker, of those that may be given tasks as far as known."""
-        live = self.live() or {} if live is None else live
-        chosen = {w: n for w, n in live.items() if not self._chosen or w in self._chosen or _host(w) in self._chosen}
+        Where a worker of a host was refused, the others of it by their addresses.
+        """
+        apart = {host_of(worker) for worker in self._refused}
+        by_address = {worker: host_of(worker) in apart or ":" in host_of(worker) for worker in self._accepted}
+        return frozenset(worker if by_address[worker] else host_of(worker) for worker in by_address)
+
+    def newcomers(self, live: Mapping[str, int]) -> list[str]:
+        """Workers that have not been asked yet; those that are gone are forgotten."""
+        self._accepted = self._accepted & live.keys()
+        return [worker for worker in self._possible(live) if worker not in self._accepted]
+
+    def _possible(self, live: Mapping[str, int]) -> dict[str, int]:
+        """Threads by worker, of those that a caller has chosen and that were not refused."""
+        chosen = {w: n for w, n in live.items() if not self._chosen or is_meant(w, self._chosen)}
         return {worker: n for worker, n in chosen.items() if worker not in self._refused}
 
-    def refuse(self, worker: str, reason: str, observer: Teller) -> None:
+    def refuse(self, worker: str, reason: str) -> None:
         """Give a worker no task any more, and say why."""
         if worker not in self._refused:
             self._refused[worker] = reason
-            observer.noticed(f"refused worker {worker}: {reason}")
+            self._accepted = self._accepted - {worker}
+            self._executor.teller.noticed(f"refused worker {worker}: {reason}")
 
-    def _ask(self, workers: Any, fn: Callable[..., Any], *args: Any, patient: bool = False) -> dict[str, Any]:
+    def _ask(self, workers: Iterable[str], fn: Callable[..., Any], *args: Any, patient: bool = False) -> dict[str, Any]:
         """What each worker answers; those that answer with an objection are refused, those that vanish left out.
 
         One that is busy with other people's tasks is not waited for longer than for a worker: each task checks again.
@@ -229,10 +253,9 @@ class DaskPool(Pool):
             elif (error := future.exception()) is None:
                 found[worker] = future.result()
             elif isinstance(error, remote.Unlike):
-                self.refuse(worker, str(error), self._executor.teller)
+                self.refuse(worker, str(error))
             elif not isinstance(error, WorkerLost):
-                text = f"cannot run tickstate: {type(error).__name__}: {error}; {remote.SAME}"
-                self.refuse(worker, text, self._executor.teller)
+                self.refuse(worker, f"cannot run tickstate: {type(error).__name__}: {error}; {remote.SAME}")
         return found
 
     def _connect(self) -> None:
@@ -292,10 +315,6 @@ def _beacons(selection: Selection) -> Iterator[tuple[list[str], list[str]]]:
     finally:
         for path in laid:
             path.unlink(missing_ok=True)
-
-
-def _host(worker: str) -> str:
-    return urlsplit(worker).hostname or worker
 
 
 def _silence() -> None:

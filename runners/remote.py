@@ -50,10 +50,10 @@ def compute(expected: str) -> None:
 
 def perform(expected: Environment, fn: Callable[..., Any], *args: Any) -> tuple[str, Any]:
     """Call ``fn`` where this process is like the one that planned; says so where it is not."""
-    unlike = environment.differences(_here(tuple(expected)), expected)
-    if unlike:
-        return UNLIKE, (_address(), f"{'; '.join(unlike)}; {SAME}")
     try:
+        unlike = environment.differences(_here(tuple(expected)), expected)
+        if unlike:
+            return UNLIKE, (_address(), f"{'; '.join(unlike)}; {SAME}")
         return DONE, fn(*args)
     except Exception as error:
         return FAILED, error

@@ -8,10 +8,11 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from tickstate.runners import remote
 from tickstate.runners.pool import Teller, WorkerLost
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LIMITS = {"connect-timeout": 10.0, "worker-timeout": 60.0}
 """Seconds to wait for a scheduler, and for a worker where there is none; ``tickstate.NAME`` in Dask's configuration."""
 LOOK = 0.5
+MOVES = 3
+"""How often a task is given to other workers because those that had it are gone."""
 TASKS_A_THREAD, LEAST_TASKS = 4, 64
 """How many tasks a scheduler is given at a time: enough to be busy and to ask for more workers."""
 
@@ -41,6 +44,7 @@ class DaskExecutor(Executor):
         self._guard = threading.RLock()
         self._ended = threading.Event()
         self._size = LEAST_TASKS
+        self._vetting: threading.Thread | None = None
         self.teller: Teller
         threading.Thread(target=self._watch, name="tickstate-dask", daemon=True).start()
 
@@ -74,23 +78,23 @@ class DaskExecutor(Executor):
     def _give(self, task: _Task) -> Future[Any]:
         with self._guard:
             self._tasks.add(task)
-        self._send(task)
+            self._send(task)
         return task.outer
 
     def _send(self, task: _Task) -> None:
-        target = [task.worker] if task.worker else sorted(self._pool.eligible()) if self._pool.is_restricted else None
+        """Give a task to the workers that may have it; with none, it waits until ``_watch`` finds one."""
+        target = [task.worker] if task.worker else sorted(self._pool.target())
         fn, args = (task.fn, task.args) if task.worker else (remote.perform, (self._pool.expected, task.fn, *task.args))
-        if target == []:
-            return self._fail(task, WorkerLost("no worker is left that may run it"))
-        task.target = None if target is None else frozenset(target)
+        task.target, task.sent = frozenset(target), task.sent + bool(target)
+        if not target:
+            return
         try:
-            inner = self._client.submit(
+            inner = task.inner = self._client.submit(
                 fn, *args, key=f"tickstate_{task.fn.__name__}-{uuid.uuid4().hex}", workers=target, pure=False,
                 priority=10 if task.worker else 0, **{"retries": 0} | self._options,
             )  # fmt: skip
         except Exception as error:  # a client that is closed or closing
             return self._fail(task, WorkerLost(str(error)))
-        task.inner = inner
         inner.add_done_callback(lambda future: self._settle(task, future))
 
     def _settle(self, task: _Task, inner: Any) -> None:
@@ -106,8 +110,9 @@ class DaskExecutor(Executor):
             kind, result = result
             if kind == remote.UNLIKE:
                 worker, reason = result
-                self._pool.refuse(worker, reason, self.teller)
-                return self._send(task)
+                self._pool.refuse(worker, reason)
+                with self._guard:
+                    return self._send(task)
             if kind == remote.FAILED:
                 return self._fail(task, result)
         self._end(task, lambda: task.outer.set_result(result))
@@ -123,32 +128,42 @@ class DaskExecutor(Executor):
             settle()
 
     def _watch(self) -> None:
-        """Fail tasks that no worker can take for too long; move those whose workers are gone while others are there."""
+        """Have newcomers vetted, and see that no task waits for workers that are gone."""
         patience = seconds("worker-timeout")
         while not self._ended.wait(LOOK):
             with self._guard:
                 tasks = list(self._tasks)
             if not tasks:
                 continue
-            live = self._pool.live()
-            threads = sum((live or {}).values())
-            self._size = max(LEAST_TASKS, TASKS_A_THREAD * threads)
-            able = set(self._pool.eligible(live or {}))
+            live = self._pool.live() or {}
+            self._size = max(LEAST_TASKS, TASKS_A_THREAD * sum(live.values()))
+            if any(not task.worker for task in tasks):
+                self._welcome(self._pool.newcomers(live))
             for task in tasks:
-                self._look_after(task, live or {}, able, patience)
+                if task.worker:
+                    if task.worker not in live:
+                        self._fail(task, WorkerLost("it is gone"))
+                elif any(is_meant(worker, task.target) for worker in live):
+                    task.waits_since = None
+                else:
+                    self._move(task, patience)
 
-    def _look_after(self, task: _Task, live: Mapping[str, int], able: set[str], patience: float) -> None:
-        if task.worker:
-            if task.worker not in live:
-                self._fail(task, WorkerLost("it is gone"))
-        elif able:
-            task.waits_since = None
-            if task.target is not None and not task.target & able:
+    def _welcome(self, newcomers: list[str]) -> None:
+        if newcomers and (self._vetting is None or not self._vetting.is_alive()):
+            self._vetting = threading.Thread(target=self._pool.vet, args=(newcomers,), daemon=True)
+            self._vetting.start()
+
+    def _move(self, task: _Task, patience: float) -> None:
+        """Give a task to other workers, where there are any; for none it waits so long and no longer."""
+        task.waits_since = task.waits_since or time.monotonic()
+        if self._pool.target() and task.sent <= MOVES:
+            task.waits_since, old = None, task.inner
+            with self._guard:
                 self._send(task)
-        else:
-            task.waits_since = task.waits_since or time.monotonic()
-            if time.monotonic() - task.waits_since > patience:
-                self._fail(task, WorkerLost("no worker is left"))
+            if old is not None:
+                old.cancel()
+        elif self._pool.target() or time.monotonic() - task.waits_since > patience:
+            self._fail(task, WorkerLost("all workers that had it are gone"))
 
 
 class _Task:
@@ -158,7 +173,8 @@ class _Task:
         self.fn, self.args, self.worker = fn, args, worker
         self.outer: Future[Any] = Future()
         self.inner: Any = None
-        self.target: frozenset[str] | None = None
+        self.target: frozenset[str] = frozenset()
+        self.sent = 0
         self.waits_since: float | None = None
 
 
@@ -178,3 +194,13 @@ def seconds(name: str) -> float:
     from dask.utils import parse_timedelta
 
     return parse_timedelta(dask.config.get(f"tickstate.{name}", LIMITS[name]))
+
+
+def host_of(worker: str) -> str:
+    """The machine of a worker's address."""
+    return urlsplit(worker).hostname or worker
+
+
+def is_meant(worker: str, targets: Collection[str]) -> bool:
+    """Whether a worker is among addresses and hosts."""
+    return worker in targets or host_of(worker) in targets

