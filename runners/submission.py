@@ -98,8 +98,10 @@ class DaskExecutor(Executor):
         inner.add_done_callback(lambda future: self._settle(task, future))
 
     def _settle(self, task: _Task, inner: Any) -> None:
-        if inner is not task.inner:
-            return  # it was given to others since
+        if inner is not task.inner or task not in self._tasks:
+            return  # it was given to others since, or nobody waits for it
+        if inner.status not in ("finished", "error"):
+            return self._fail(task, WorkerLost(f"it was {inner.status}"))
         try:
             result = inner.result(timeout=30)
         except Exception as error:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import indent
 
@@ -108,16 +108,35 @@ class Cluster:
             print(self.logs())
 
 
-def features(*arguments, timeout=60, **environment):
+def command(*arguments, **environment):
     """The command line in a process of its own, with a shorter patience than users need."""
-    environment = {"DASK_TICKSTATE__CONNECT_TIMEOUT": "5s", "DASK_TICKSTATE__WORKER_TIMEOUT": "20s", **environment}
-    command = [sys.executable, "-c", "from tickstate.runners.cli import main; main()", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout, check=False, env={**os.environ, **environment}
-    )
+    patience = {"DASK_TICKSTATE__CONNECT_TIMEOUT": "5s", "DASK_TICKSTATE__WORKER_TIMEOUT": "20s"}
+    words = [sys.executable, "-c", "from tickstate.runners.cli import main; main()", *map(str, arguments)]
+    return {"args": words, "text": True, "env": {**os.environ, **patience, **environment}}
+
+
+def features(*arguments, timeout=60, **environment):
+    """A command, to its end."""
+    return subprocess.run(**command(*arguments, **environment), capture_output=True, timeout=timeout, check=False)
+
+
+def cheap(lake, executor, *arguments):
+    """`features run` of one cheap column, silver alone."""
+    chosen = ("--lake", lake, "--tier", "silver", *(a for name in bronze.CHEAP for a in ("--feature", name)))
+    return ("run", *chosen, "--executor", executor, *arguments)
 
 
 def run(lake, executor, *arguments, **environment):
-    """`features run` of one cheap column, silver alone."""
-    chosen = ("--lake", lake, "--tier", "silver", *(a for name in bronze.CHEAP for a in ("--feature", name)))
-    return features("run", *chosen, "--executor", executor, *arguments, **environment)
+    """A run of the cheap column, to its end."""
+    return features(*cheap(lake, executor, *arguments), **environment)
+
+
+@contextmanager
+def running(lake, executor):
+    """A run of the cheap column, on its way."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(**command(*cheap(lake, executor)), **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()

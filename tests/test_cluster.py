@@ -255,6 +255,40 @@ def test_a_worker_that_differs_is_refused(lake, tmp_path, what):
     assert line.count(";") >= 1, "and what to do"
 
 
+WAITS = """
+import os, time
+from tickstate.lake import files
+
+def hook(name):
+    while name == "data:rows" and not os.path.exists({go!r}):
+        time.sleep(0.05)
+
+files.hook = hook
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_joins_later_is_asked_first(lake, tmp_path):
+    """While the first one works another comes, is asked and refused; and the run ends as ever."""
+    go = tmp_path / "go"
+    with Cluster(tmp_path / "cluster") as cluster:
+        cluster.add(WAITS.format(go=str(go)))
+        with clusters.running(lake, cluster.executor) as running:
+            limit = time.monotonic() + 30
+            while not list(lake.rglob(".tmp-*")):
+                assert running.poll() is None
+                assert time.monotonic() < limit
+                time.sleep(0.05)
+            cluster.add(OTHER_VERSION)
+            said = ""
+            while "pyarrow is 1.2.3" not in said:
+                said = running.stderr.readline()
+                assert said, "it is refused before the run ends"
+            go.touch()
+            out, err = running.communicate(timeout=60)
+    complete(lake, subprocess.CompletedProcess((), running.returncode, out, err))
+
+
 @pytest.mark.slow
 def test_when_all_workers_differ_nothing_is_computed(lake, tmp_path):
     with Cluster(tmp_path / "cluster") as cluster:
