@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
 import time
 import uuid
 import warnings
@@ -283,10 +285,11 @@ class DaskPool(Pool):
     def _start_cluster(self) -> Any:
         from distributed import LocalCluster
 
-        self._cluster = LocalCluster(
-            n_workers=self._wanted, threads_per_worker=1, processes=True, host="127.0.0.1", memory_limit=0,
-            dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
-        )  # fmt: skip
+        with _deaf_children():
+            self._cluster = LocalCluster(
+                n_workers=self._wanted, threads_per_worker=1, processes=True, host="127.0.0.1", memory_limit=0,
+                dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL,
+            )  # fmt: skip
         return self._cluster
 
     def _error(self, got: str, fix: str) -> Exception:
@@ -315,6 +318,19 @@ def _beacons(selection: Selection) -> Iterator[tuple[list[str], list[str]]]:
     finally:
         for path in laid:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes started here ignore Ctrl-C, which a terminal sends to all: ending them is up to this one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _silence() -> None:

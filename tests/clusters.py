@@ -135,8 +135,21 @@ def run(lake, executor, *arguments, **environment):
 def running(lake, executor):
     """A run of the cheap column, on its way."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(**command(*cheap(lake, executor)), **pipes) as process:
+    with subprocess.Popen(**command(*cheap(lake, executor)), **pipes, start_new_session=True) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def interrupted(lake, executor, timeout=60):
+    """A run of the cheap column whose process group gets SIGINT once it writes."""
+    with running(lake, executor) as process:
+        limit = time.monotonic() + timeout
+        while not list(lake.glob("silver/orderbook/*")):
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=timeout)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
