@@ -157,7 +157,10 @@ class DaskPool(Pool):
         self._accepted = set()
         self.vet(self._possible(self.live() or {}))
         if not self._accepted:
-            raise self._all_refused() if self._refused else self._error("no worker is left", "start some")
+            if self._refused:
+                raise self._all_refused()
+            text = f"no worker has answered within {seconds('answer-timeout'):g} s"
+            raise self._error(text, "they are gone, or busy: see tickstate.answer-timeout")
 
     def vet(self, workers: Iterable[str]) -> None:
         """Ask workers, step by step, whether they may take part, and accept those that may."""
@@ -247,7 +250,7 @@ class DaskPool(Pool):
         """
         assert self._executor is not None
         futures = {worker: self._executor.submit_to(worker, fn, *args) for worker in workers}
-        wait(futures.values(), None if patient else seconds("worker-timeout"))
+        wait(futures.values(), None if patient else seconds("answer-timeout"))
         found = {}
         for worker, future in futures.items():
             if not future.done():

@@ -30,6 +30,8 @@ Report = Callable[[Outcome], None]
 DIED = "its worker process died, each time it was tried: killed from outside, or out of memory"
 LOST = (BrokenExecutor, CancelledError)
 """What a future raises when its worker, not its task, is at fault. What a task has to say is in its outcomes."""
+ALONE = 3
+"""How often a partition is run by itself where its worker was lost for another reason."""
 
 
 class WorkerLost(BrokenExecutor):
@@ -189,13 +191,21 @@ def run_alone(spans: Iterable[AnySpan], pool: Pool, report: Report, observer: Te
     """Run every partition of lost spans by itself, and name the ones that kill their worker."""
     for span in spans:
         for hour in span.hours:
-            pool.start(observer)
-            with pool.alone() as executor:
-                lost = run_spans([replace(span, hours=(hour,))], executor, report)
-            if lost:
-                pool.start(observer)  # where there is no pool any more, that is why
-                for target in _targets(span, hour):
-                    report(Outcome(target, span.lane, hour, error=DIED))
+            lost = _run_one(replace(span, hours=(hour,)), pool, report, observer)
+            for target in _targets(span, hour) if lost else ():
+                report(Outcome(target, span.lane, hour, error=DIED))
+
+
+def _run_one(span: AnySpan, pool: Pool, report: Report, observer: Teller) -> list[Lost]:
+    """Run a partition by itself; again where it was lost by no fault of its own."""
+    lost: list[Lost] = []
+    for _ in range(ALONE):
+        pool.start(observer)
+        with pool.alone() as executor:
+            lost = run_spans([span], executor, report)
+        if not lost or lost[0].is_suspect or not isinstance(lost[0].error, WorkerLost):
+            break  # a process that had nothing else to do died of it
+    return lost
 
 
 def _targets(span: AnySpan, hour: int) -> list[str]:

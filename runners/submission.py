@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from tickstate.runners.cluster import DaskPool
 
-LIMITS = {"connect-timeout": 10.0, "worker-timeout": 60.0}
-"""Seconds to wait for a scheduler, and for a worker where there is none; ``tickstate.NAME`` in Dask's configuration."""
+LIMITS = {"connect-timeout": 10.0, "worker-timeout": 60.0, "answer-timeout": 60.0}
+"""Seconds to wait for a scheduler, for a worker where there is none, for its answers; ``tickstate.NAME`` in Dask's
+configuration."""
 LOOK = 0.5
 MOVES = 3
 """How often a task is given to other workers because those that had it are gone."""
@@ -63,12 +64,9 @@ class DaskExecutor(Executor):
     def drop(self) -> None:
         """Take back what has not ended."""
         with self._guard:
-            tasks, self._tasks = list(self._tasks), set()
+            tasks = list(self._tasks)
         for task in tasks:
             task.outer.cancel()
-            if task.inner is not None:
-                with suppress(Exception):
-                    task.inner.cancel()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the thread; the client is its owner's."""
@@ -76,10 +74,18 @@ class DaskExecutor(Executor):
         self._ended.set()
 
     def _give(self, task: _Task) -> Future[Any]:
+        task.outer.add_done_callback(lambda outer: self._forget(task) if outer.cancelled() else None)
         with self._guard:
             self._tasks.add(task)
             self._send(task)
         return task.outer
+
+    def _forget(self, task: _Task) -> None:
+        with self._guard:
+            self._tasks.discard(task)
+        if task.inner is not None:
+            with suppress(Exception):  # the scheduler may be gone
+                task.inner.cancel()
 
     def _send(self, task: _Task) -> None:
         """Give a task to the workers that may have it; with none, it waits until ``_watch`` finds one."""
@@ -137,35 +143,35 @@ class DaskExecutor(Executor):
                 tasks = list(self._tasks)
             if not tasks:
                 continue
-            live = self._pool.live() or {}
-            self._size = max(LEAST_TASKS, TASKS_A_THREAD * sum(live.values()))
-            if any(not task.worker for task in tasks):
-                self._welcome(self._pool.newcomers(live))
+            live = self._pool.live()
+            if live is not None:
+                self._size = max(LEAST_TASKS, TASKS_A_THREAD * sum(live.values()))
+                if any(not task.worker for task in tasks):
+                    self._welcome(self._pool.newcomers(live))
             for task in tasks:
-                if task.worker:
-                    if task.worker not in live:
-                        self._fail(task, WorkerLost("it is gone"))
-                elif any(is_meant(worker, task.target) for worker in live):
-                    task.waits_since = None
-                else:
-                    self._move(task, patience)
+                self._look_after(task, live, patience)
 
-    def _welcome(self, newcomers: list[str]) -> None:
-        if newcomers and (self._vetting is None or not self._vetting.is_alive()):
-            self._vetting = threading.Thread(target=self._pool.vet, args=(newcomers,), daemon=True)
-            self._vetting.start()
-
-    def _move(self, task: _Task, patience: float) -> None:
-        """Give a task to other workers, where there are any; for none it waits so long and no longer."""
+    def _look_after(self, task: _Task, live: dict[str, int] | None, patience: float) -> None:
+        """A task without workers goes to others, where there are any; for some to come it waits so long, no longer."""
+        if live is not None and any(is_meant(worker, task.target) for worker in live):
+            task.waits_since = None
+            return
         task.waits_since = task.waits_since or time.monotonic()
-        if self._pool.target() and task.sent <= MOVES:
+        if live is not None and task.worker:
+            self._fail(task, WorkerLost("it is gone"))
+        elif live and self._pool.target() and task.sent <= MOVES:
             task.waits_since, old = None, task.inner
             with self._guard:
                 self._send(task)
             if old is not None:
                 old.cancel()
-        elif self._pool.target() or time.monotonic() - task.waits_since > patience:
+        elif task.sent > MOVES or time.monotonic() - task.waits_since > patience:
             self._fail(task, WorkerLost("all workers that had it are gone"))
+
+    def _welcome(self, newcomers: list[str]) -> None:
+        if newcomers and (self._vetting is None or not self._vetting.is_alive()):
+            self._vetting = threading.Thread(target=self._pool.vet, args=(newcomers,), daemon=True)
+            self._vetting.start()
 
 
 class _Task:

@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import bronze
 import clusters
@@ -22,10 +24,11 @@ from clusters import Cluster, features, kill_at
 import tickstate
 from tickstate.kernels import _jit
 from tickstate.kernels.errors import TickstateError
-from tickstate.runners import environment
+from tickstate.runners import environment, submission
 from tickstate.runners.cluster import DaskPool, parse_place
 from tickstate.runners.plan import Selection, make_plan
-from tickstate.runners.pool import GivenPool, WorkerLost, run_spans
+from tickstate.runners.pool import GivenPool, Pool, WorkerLost, run_alone, run_spans
+from tickstate.runners.run import Silent
 from tickstate.runners.worker import Outcome
 
 REAL = Path(__file__).resolve().parents[2] / "shared/bronze"
@@ -179,7 +182,7 @@ def test_a_partition_that_always_kills_its_worker_is_named(lake, tmp_path):
         done = clusters.run(lake, cluster.executor)
     assert done.returncode == 1
     assert f"failed: orderbook beta/ETH-USDT {HOURS[2]}: its worker process died" in done.stdout
-    assert "7 partitions computed" in done.stdout or len(bronze.parquet(lake / "silver")) == 7
+    assert len(bronze.parquet(lake / "silver")) == 7, done.stdout + done.stderr
     assert bronze.run(lake, features=bronze.CHEAP).exit_code == 0
     assert bronze.tree(lake / "silver") == expected()
 
@@ -208,9 +211,9 @@ def test_no_worker_is_left(lake, tmp_path):
     """Each dies with what it is given, and nobody starts another."""
     with Cluster(tmp_path / "cluster") as cluster:
         cluster.add(kill_at("data:rows"))
-        done = clusters.run(lake, cluster.executor, DASK_TICKSTATE__WORKER_TIMEOUT="2s")
+        done = clusters.run(lake, cluster.executor, DASK_TICKSTATE__WORKER_TIMEOUT="3s")
     assert done.returncode == 1, done.stderr
-    assert "no worker within 2 s" in done.stdout
+    assert "no worker within 3 s" in done.stdout
     assert "Traceback" not in done.stderr
     complete(lake, clusters.run(lake, "local", "--workers", 1))
 
@@ -470,6 +473,121 @@ def test_a_given_executor_says_how_wide_it_is():
     with ThreadPoolExecutor(3) as executor:
         assert GivenPool(executor).workers == 3
     assert GivenPool(Executor(), 7).workers == 7
+
+
+class FakePool:
+    """What an executor asks its pool, as a test says."""
+
+    expected = {}
+
+    def __init__(self, live, target):
+        self.now, self.hosts = live, target
+
+    def live(self):
+        return self.now
+
+    def target(self):
+        return frozenset(self.hosts)
+
+    def newcomers(self, live):
+        return []
+
+
+class FakeClient:
+    """Takes tasks and never ends one."""
+
+    def __init__(self):
+        self.sent = []
+
+    def submit(self, fn, *args, **options):
+        self.sent.append(options["workers"])
+        return SimpleNamespace(add_done_callback=lambda call: None, cancel=lambda: None, status="pending")
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    monkeypatch.setattr(submission, "seconds", lambda name: 0.3)
+    monkeypatch.setattr(submission, "LOOK", 0.02)
+
+
+@pytest.mark.parametrize(
+    ("live", "target", "worker"),
+    [(None, ["a"], ""), ({}, ["a"], ""), ({}, [], ""), ({"tcp://b:1": 1}, ["a"], "tcp://a:1"), (None, [], "tcp://a:1")],
+    ids=["no scheduler", "no worker", "none ever", "the one that was asked is gone", "nobody to ask"],
+)
+def test_every_task_ends(hurried, live, target, worker):
+    """Dask would keep it for ever: here it is lost, and may be given again."""
+    executor = submission.DaskExecutor(FakePool(live, target), FakeClient(), {})
+    future = executor.submit_to(worker, len, "") if worker else executor.submit(len, "")
+    assert isinstance(future.exception(timeout=10), WorkerLost)
+    executor.shutdown()
+
+
+def test_a_task_goes_where_workers_are_now(hurried):
+    """Not for ever: what is never done is not given again and again."""
+    pool, client = FakePool({"tcp://a:1": 1}, ["a"]), FakeClient()
+    executor = submission.DaskExecutor(pool, client, {})
+    future = executor.submit(len, "")
+    for host in "bcdefg":
+        pool.now, pool.hosts = {f"tcp://{host}:1": 1}, [host]
+        limit = time.monotonic() + 10
+        while client.sent[-1] != [host] and not future.done():
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+    assert isinstance(future.exception(timeout=10), WorkerLost)
+    assert client.sent == [["a"], ["b"], ["c"], ["d"]]
+    executor.shutdown()
+
+
+def test_tasks_are_taken_back_at_the_end(hurried):
+    executor = submission.DaskExecutor(FakePool({"tcp://a:1": 1}, ["a"]), FakeClient(), {})
+    future = executor.submit(len, "")
+    executor.shutdown()
+    assert future.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("refused", "expected"),
+    [({}, {"10.0.0.1", "10.0.0.2"}), ({"tcp://10.0.0.2:9": "x"}, {"10.0.0.1", "tcp://10.0.0.2:1"})],
+)
+def test_tasks_are_for_hosts_unless_one_of_them_was_refused(refused, expected):
+    pool = DaskPool("dask")
+    pool._accepted, pool._refused = {"tcp://10.0.0.1:1", "tcp://10.0.0.2:1"}, refused
+    assert pool.target() == expected
+
+
+class Once(Executor):
+    """Loses a task ``times`` times, then does it."""
+
+    def __init__(self, times, error):
+        self.times, self.error, self.tries = times, error, 0
+
+    def submit(self, fn, span):
+        future, self.tries = Future(), self.tries + 1
+        if self.tries <= self.times:
+            future.set_exception(self.error)
+        else:
+            future.set_result([Outcome(span.channel, span.lane, h) for h in span.hours])
+        return future
+
+
+@pytest.mark.parametrize(
+    ("times", "error", "tries", "named"),
+    [
+        (2, WorkerLost("its worker was preempted"), 3, False),
+        (9, WorkerLost("again and again"), 3, True),
+        (9, WorkerLost("Dask says so", suspect=True), 1, True),
+        (9, BrokenExecutor("a process of its own"), 1, True),
+    ],
+)
+def test_only_what_kills_its_worker_is_named(lake, times, error, tries, named):
+    selection = Selection(lake / "bronze", lake / "silver", features=bronze.CHEAP)
+    span, executor, said = make_plan(selection).spans(1)[0], Once(times, error), []
+    pool = Pool()
+    pool.alone = lambda: nullcontext(executor)
+    run_alone([span], pool, said.append, Silent())
+    assert executor.tries == tries
+    assert [bool(o.error) for o in said] == [named]
 
 
 # ---- the fingerprint
