@@ -36,7 +36,7 @@ def run(
     features: Text = None,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     workers: int | None = None,
-    executor: Executor | None = None,
+    executor: Executor | str | Any = None,
     observer: Observer | None = None,
 ) -> Summary:
     """Compute what is missing or stale in a selection, and return what was done.
@@ -51,7 +51,9 @@ def run(
         start, end: hours, UTC, like ``"2024-08-08T23"``; ``end`` is exclusive.
         features: names of features, groups or columns; default every built-in that is on.
         config: path of a features.toml, or the same as nested dictionaries.
-        executor: any ``concurrent.futures.Executor`` whose workers see the same places.
+        executor: where the batch runner works, in place of processes of this machine: any
+            ``concurrent.futures.Executor`` whose workers see the same places, a ``distributed.Client``, or what
+            ``--executor`` takes: ``"dask"``, ``"dask://HOST:PORT"``, ``"dask:SCHEDULER_FILE.json"``.
         observer: told of the plan and of each partition (``tickstate.runners.run.Observer``).
 
     Returns:
@@ -83,6 +85,10 @@ def run(
         symbols=_names(symbol) or (), start=parse_hour(start) if start else None, end=parse_hour(end) if end else None,
         features=_names(features), config=as_config(config),
     )  # fmt: skip
+    if runner == "single" and executor is not None:
+        raise TickstateError(
+            "executor with runner 'single'", expected="runner 'batch'", fix="single works in this process"
+        )
     if runner == "single":
         return run_single(selection, observer)
     return run_batch(selection, workers, executor, observer)

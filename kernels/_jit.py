@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -60,7 +61,9 @@ class Kernel:
     def dispatcher(self) -> Any:
         """The numba dispatcher, compiled or loaded from the cache when first asked for."""
         if self._dispatcher is None:
-            self._dispatcher = self._compile()
+            with _compiling:  # the folder of numba's cache is set for the whole process
+                if self._dispatcher is None:
+                    self._dispatcher = self._compile()
         return self._dispatcher
 
     @property
@@ -132,6 +135,7 @@ def helper(function: Callable[..., Any]) -> Kernel:
     return _declare(Kernel(function, typed=False))
 
 
+_compiling = threading.RLock()
 ALL: dict[str, Kernel] = {}
 """Every kernel and helper declared in this process, by module and name."""
 

@@ -94,15 +94,26 @@ def _options(*groups: Any) -> Callable[[Any], Any]:
 @features.command()
 @click.option("--runner", type=click.Choice(["single", "batch", "watcher"]), default="batch", show_default=True)
 @_options(_PLACES, _CHOICE)
-@click.option("--workers", type=click.IntRange(1, 1024), help="Processes of the batch runner; default: cores.")
+@click.option("--workers", type=click.IntRange(1, 1024), help="Processes of this machine; default: cores.")
+@click.option(
+    "--executor",
+    default="local",
+    show_default=True,
+    metavar="WHERE",
+    help="Batch: local, dask (a cluster of --workers processes here), dask://HOST:PORT or dask:SCHEDULER_FILE.",
+)
 @click.option(
     "--demo", is_flag=True, help=f"Make a small synthetic lake first (in --lake, or ./{DEMO}), and run on it."
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and why.")
 @_options(_WATCH)
 @_JSON
-def run(runner: str, workers: int | None, demo: bool, dry_run: bool, as_json: bool, **chosen: Any) -> int:
+def run(
+    runner: str, workers: int | None, executor: str, demo: bool, dry_run: bool, as_json: bool, **chosen: Any
+) -> int:
     """Compute what is missing or stale, and nothing else."""
+    if executor != "local" and runner != "batch":
+        raise click.UsageError(f"--executor {executor} is for --runner batch: {runner} works in its own process")
     from tickstate.runners import report
     from tickstate.runners.run import run_batch, run_single
 
@@ -115,7 +126,7 @@ def run(runner: str, workers: int | None, demo: bool, dry_run: bool, as_json: bo
         if runner == "watcher":
             return _watch(selection, observer, chosen, as_json)
         summary = (
-            run_single(selection, observer) if runner == "single" else run_batch(selection, workers, observer=observer)
+            run_single(selection, observer) if runner == "single" else run_batch(selection, workers, executor, observer)
         )
     click.echo(report.as_json(summary.as_dict()) if as_json else report.summary_text(summary))
     return summary.exit_code

@@ -1,22 +1,115 @@
-"""Where spans run: in this process, or on the processes of a local pool that may lose one."""
+"""Where spans run: in this process, on a pool of processes that may lose one, or on what a caller brings."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    as_completed,
+    wait,
+)
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
+from tickstate.kernels import _jit
 from tickstate.runners.executor import execute
 from tickstate.runners.gold import DaySpan
-from tickstate.runners.plan import Span
+from tickstate.runners.plan import Selection, Span
 from tickstate.runners.worker import Outcome
 
+AnySpan = Span | DaySpan
 Report = Callable[[Outcome], None]
 DIED = "its worker process died, each time it was tried: killed from outside, or out of memory"
+LOST = (BrokenExecutor, CancelledError)
+"""What a future raises when its worker, not its task, is at fault. What a task has to say is in its outcomes."""
+ALONE = 3
+"""How often a partition is run by itself where its worker was lost for another reason."""
+
+
+class WorkerLost(BrokenExecutor):
+    """A task is lost with its worker, and may be given again; ``suspect`` where it has killed several already."""
+
+    def __init__(self, text: str = "", suspect: bool = False) -> None:
+        super().__init__(text)
+        self.suspect = suspect
+
+
+class PoolLost(Exception):  # noqa: N818 - said in the summary of a run, not raised to users
+    """No attempt can go on: what is left waits for another run."""
+
+
+class Teller(Protocol):
+    """The part of an observer that a pool speaks to."""
+
+    def compiling(self, kernels: int) -> None: ...
+    def noticed(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """What spans need before they run: kernels, the packages of their features, and the places of a selection."""
+
+    kernels: Sequence[_jit.Kernel]
+    packages: Sequence[str]
+    selection: Selection
+
+
+class Pool:
+    """Where the spans of a run go. Made once a run, started at each attempt, closed at the end; this one: here."""
+
+    workers = 1
+    """How many tasks run at a time."""
+
+    def placed(self, selection: Selection) -> Selection:
+        """The selection with places as the workers know them."""
+        return selection
+
+    def start(self, observer: Teller) -> None:
+        """Have workers. Raises a ``TickstateError`` before anything has run, ``PoolLost`` later."""
+
+    def prepare(self, work: Work, observer: Teller) -> None:
+        """Compile what is not compiled yet, so that workers only load it; errors as of ``start``."""
+        _jit.prepare(work.kernels, observer.compiling)
+
+    def executor(self) -> AbstractContextManager[Executor]:
+        """An executor for one attempt."""
+        return InlineExecutor()
+
+    def alone(self) -> AbstractContextManager[Executor]:
+        """An executor for one task that may kill its worker."""
+        return local_pool(1)
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class LocalPool(Pool):
+    """Processes of this machine, new ones at each attempt."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def executor(self) -> AbstractContextManager[Executor]:
+        return local_pool(self.workers)
+
+
+class GivenPool(Pool):
+    """A ``concurrent.futures.Executor`` of the caller's, left open."""
+
+    def __init__(self, executor: Executor, workers: int | None = None) -> None:
+        self._executor = executor
+        self.workers = workers or getattr(executor, "_max_workers", None) or os.cpu_count() or 1
+
+    def executor(self) -> AbstractContextManager[Executor]:
+        return nullcontext(self._executor)
 
 
 class InlineExecutor(Executor):
@@ -47,26 +140,44 @@ def _begin(threads: int) -> None:
     pyarrow.set_cpu_count(threads)
 
 
-def run_spans(spans: Iterable[Span | DaySpan], executor: Executor, report: Report) -> list[Span | DaySpan]:
-    """Run spans on an executor; returns those that were lost with their worker."""
-    futures: dict[Future[list[Outcome]], Span | DaySpan] = {}
-    lost = []
+class Lost(NamedTuple):
+    """A span without outcomes, and what its executor said."""
+
+    span: AnySpan
+    error: BaseException
+
+    @property
+    def is_suspect(self) -> bool:
+        return getattr(self.error, "suspect", False)
+
+
+def run_spans(spans: Iterable[AnySpan], executor: Executor, report: Report) -> list[Lost]:
+    """Run spans on an executor and report outcomes as they come; returns what was lost with its worker.
+
+    An executor with a ``window`` (a function: how many tasks it wants at a time) is given no more than that.
+    """
+    futures: dict[Future[list[Outcome]], AnySpan] = {}
+    lost: list[Lost] = []
+    window: Callable[[], int] = getattr(executor, "window", lambda: 1 << 62)
 
     def settle(future: Future[list[Outcome]]) -> None:
         span = futures.pop(future)
         try:
             outcomes = future.result()
-        except BrokenProcessPool:
-            lost.append(span)
+        except LOST as error:
+            lost.append(Lost(span, error))
         else:
             for outcome in outcomes:
                 report(outcome)
 
     for span in spans:
+        while len(futures) >= window():
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                settle(future)
         try:
             future = executor.submit(execute, span)
-        except BrokenProcessPool:
-            lost.append(span)
+        except LOST as error:
+            lost.append(Lost(span, error))
             continue
         futures[future] = span
         if future.done():  # inline: said now, not when all is done
@@ -76,11 +187,27 @@ def run_spans(spans: Iterable[Span | DaySpan], executor: Executor, report: Repor
     return lost
 
 
-def run_alone(spans: Iterable[Span | DaySpan], report: Report) -> None:
-    """Run every partition of lost spans in a process of its own, and name the ones that kill it."""
+def run_alone(spans: Iterable[AnySpan], pool: Pool, report: Report, observer: Teller) -> None:
+    """Run every partition of lost spans by itself, and name the ones that kill their worker."""
     for span in spans:
         for hour in span.hours:
-            single = replace(span, hours=(hour,))
-            with local_pool(1) as executor:
-                if run_spans([single], executor, report):
-                    report(Outcome(span.channel, span.lane, hour, error=DIED))
+            lost = _run_one(replace(span, hours=(hour,)), pool, report, observer)
+            for target in _targets(span, hour) if lost else ():
+                report(Outcome(target, span.lane, hour, error=DIED))
+
+
+def _run_one(span: AnySpan, pool: Pool, report: Report, observer: Teller) -> list[Lost]:
+    """Run a partition by itself; again where it was lost by no fault of its own."""
+    lost: list[Lost] = []
+    for _ in range(ALONE):
+        pool.start(observer)
+        with pool.alone() as executor:
+            lost = run_spans([span], executor, report)
+        if not lost or lost[0].is_suspect or not isinstance(lost[0].error, WorkerLost):
+            break  # a process that had nothing else to do died of it
+    return lost
+
+
+def _targets(span: AnySpan, hour: int) -> list[str]:
+    """The channels that a task writes of an hour: of a day of bars, one a kind."""
+    return [span.writes] if isinstance(span, Span) else [f"{span.writes}/{kind.name}" for kind in span.kinds[hour]]

@@ -80,12 +80,13 @@ def summary_text(summary: Summary) -> str:
 
     counters = summary.counters
     lines = []
-    if summary.partitions == summary.up_to_date:
+    left = f", {summary.left} left" if summary.left else ""
+    if summary.partitions == summary.up_to_date and not summary.stopped:
         lines.append(f"nothing to do: all {summary.partitions} partitions are up to date ({summary.seconds:.1f} s)")
     else:
         lines.append(
             f"{len(summary.computed)} partitions computed, {summary.up_to_date} up to date, "
-            f"{len(summary.failed)} failed ({summary.seconds:.1f} s)"
+            f"{len(summary.failed)} failed{left} ({summary.seconds:.1f} s)"
         )
         rows = [
             {"channel": name, **_quality(counts)} for name, counts in summary.by_channel.items() if not is_daily(name)
@@ -99,6 +100,7 @@ def summary_text(summary: Summary) -> str:
         lines.append(f"{summary.states_dropped} saved states dropped, lookback read instead: {'; '.join(reasons)}")
     for outcome in summary.failed:
         lines.append(f"failed: {outcome}: {outcome.error}")
+    lines += [f"stopped: {summary.stopped}"] if summary.stopped else []
     for q in summary.quarantined:
         lines.append(f"quarantined: {q.path}: {q.reason}: {q.detail}")
     return "\n".join(lines)

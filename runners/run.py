@@ -5,23 +5,24 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
 from tickstate.features.graph import Graph
+from tickstate.features.registry import BUILT_IN, default_registry
 from tickstate.kernels import _jit
+from tickstate.kernels.errors import TickstateError
 from tickstate.lake.commit import Quarantined, write_quarantine
 from tickstate.lake.listing import Listing
 from tickstate.lake.names import Lane, is_daily
 from tickstate.lake.segment import Files
 from tickstate.lake.store import Place
-from tickstate.runners.gold import PENDING, DaySpan, GoldPlan, kinds_of, make_gold_plan, waiting_hours
-from tickstate.runners.plan import Plan, Selection, Span, make_plan
-from tickstate.runners.pool import InlineExecutor, local_pool, run_alone, run_spans
+from tickstate.runners.gold import PENDING, GoldPlan, kinds_of, make_gold_plan, waiting_hours
+from tickstate.runners.plan import Plan, Planned, Selection, Span, make_plan
+from tickstate.runners.pool import AnySpan, GivenPool, LocalPool, Pool, PoolLost, Work, run_alone, run_spans
 from tickstate.runners.worker import Outcome
 
 AnyPlan = Plan | GoldPlan
@@ -29,6 +30,7 @@ AnyPlan = Plan | GoldPlan
 ATTEMPTS = 3
 """How often a run plans again after losing workers or meeting bronze that changes under it."""
 LONGEST_SPAN = 24
+LOCAL = "local"
 
 
 class Observer(Protocol):
@@ -66,15 +68,20 @@ class Summary:
     failed: list[Outcome] = field(default_factory=list)
     quarantined: list[Quarantined] = field(default_factory=list)
     """Bronze files left out: found now, or known from the records of what is up to date."""
+    stopped: str = ""
+    """Why the run ended before all was tried: its workers or their scheduler are gone."""
+    left: int = 0
+    """Partitions that were not tried, then."""
     seconds: float = 0.0
     plan: Plan | None = field(default=None, repr=False)
 
     def add(self, tier: Summary, quarantined: list[Quarantined]) -> None:
         """Count one tier in."""
         self.partitions += tier.partitions
-        self.up_to_date += tier.partitions - len(tier.computed) - len(tier.failed)
+        self.up_to_date += tier.partitions - len(tier.computed) - len(tier.failed) - tier.left
         self.computed += tier.computed
         self.failed += tier.failed
+        self.stopped, self.left = self.stopped or tier.stopped, self.left + tier.left
         self.quarantined += quarantined
 
     @property
@@ -100,8 +107,8 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0: everything is there; 1: a partition failed or a bronze file is quarantined."""
-        return 1 if self.failed or self.quarantined else 0
+        """0: everything is there; 1: a partition failed or is left, or a bronze file is quarantined."""
+        return 1 if self.failed or self.stopped or self.quarantined else 0
 
     def as_dict(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -111,47 +118,58 @@ class Summary:
             "counters": self.counters, "channels": self.by_channel,
             "states_dropped": self.states_dropped,
             "quarantined": [{"path": q.path, "reason": q.reason, "detail": q.detail} for q in self.quarantined],
-            "seconds": round(self.seconds, 3),
+            "stopped": self.stopped, "left": self.left, "seconds": round(self.seconds, 3),
         }  # fmt: skip
-
-
-PoolFactory = Callable[[], AbstractContextManager[Executor]]
 
 
 def run_single(selection: Selection, observer: Observer | None = None) -> Summary:
     """Every stale partition of the selection, in this process, in order."""
-    return _run(selection, InlineExecutor, LONGEST_SPAN, observer or Silent())
+    return _run(selection, Pool(), observer or Silent())
 
 
 def run_batch(
     selection: Selection,
     workers: int | None = None,
-    executor: Executor | None = None,
+    executor: Any = None,
     observer: Observer | None = None,
 ) -> Summary:
     """Every stale partition over a pool; a lane's hours are spread over its workers too.
 
-    ``executor``: any ``concurrent.futures.Executor`` whose workers see the same paths, in place of a local pool.
+    ``executor``: in place of ``workers`` processes of this machine, any ``concurrent.futures.Executor`` whose
+    workers see the same paths, a ``distributed.Client``, or what ``--executor`` takes.
     """
+    return _run(selection, pool_of(executor, workers), observer or Silent())
+
+
+def pool_of(executor: Any, workers: int | None = None) -> Pool:
+    """The pool that ``executor`` means; raises a ``TickstateError`` where it means none."""
+    is_dask = type(executor).__module__.partition(".")[0] == "distributed"
+    if is_dask or (isinstance(executor, str) and executor != LOCAL):
+        from tickstate.runners.cluster import DaskPool
+
+        return DaskPool(executor, workers)
+    if executor is not None and executor != LOCAL:
+        if not callable(getattr(executor, "submit", None)):
+            expected = "a concurrent.futures.Executor, a distributed.Client, or text as of --executor"
+            raise TickstateError(f"{executor!r}", where="executor", expected=expected)
+        return GivenPool(executor, workers)
     workers = workers or os.cpu_count() or 1
-    if executor is not None:
-        return _run(selection, lambda: nullcontext(executor), LONGEST_SPAN, observer or Silent())
-    if workers == 1:
-        return run_single(selection, observer)
-    return _run(selection, lambda: local_pool(workers), LONGEST_SPAN, observer or Silent(), workers)
+    return Pool() if workers == 1 else LocalPool(workers)
 
 
-def _run(selection: Selection, pool: PoolFactory, longest: int, observer: Observer, workers: int = 1) -> Summary:
+def _run(selection: Selection, pool: Pool, observer: Observer) -> Summary:
     """Tier by tier: gold is planned when silver is there."""
     began = time.monotonic()
     check_bars(selection)
+    selection = pool.placed(selection)
     summary, waiting = Summary(), {}
-    if "silver" in selection.tiers:
-        outcomes = _run_tier(lambda: plan_silver(selection), summary, pool, longest, observer, workers)
-        waiting = waiting_hours(outcomes)
-    if "gold" in selection.tiers and selection.gold is not None:
-        bronze = summary.plan.listings if summary.plan is not None else None
-        _run_tier(partial(plan_gold, selection, waiting, bronze), summary, pool, longest, observer, workers)
+    with closing(pool):
+        if "silver" in selection.tiers:
+            outcomes = _run_tier(lambda: plan_silver(selection), summary, pool, observer)
+            waiting = waiting_hours(outcomes)
+        if "gold" in selection.tiers and selection.gold is not None and not summary.stopped:
+            bronze = summary.plan.listings if summary.plan is not None else None
+            _run_tier(partial(plan_gold, selection, waiting, bronze), summary, pool, observer)
     summary.seconds = time.monotonic() - began
     return summary
 
@@ -200,9 +218,7 @@ def plan_gold(
     return plan
 
 
-def _run_tier(
-    make: Callable[[], AnyPlan], total: Summary, pool: PoolFactory, longest: int, observer: Observer, workers: int
-) -> list[Outcome]:
+def _run_tier(make: Callable[[], AnyPlan], total: Summary, pool: Pool, observer: Observer) -> list[Outcome]:
     """Plan one tier and compute it, again while workers are lost or inputs move; adds to ``total``."""
     plan = make()
     observer.planned(plan)
@@ -223,29 +239,24 @@ def _run_tier(
     for text in plan.notices:
         observer.noticed(text)
     for attempt in range(ATTEMPTS):
-        done = {(o.channel, o.lane, o.hour) for o in (*summary.computed, *summary.failed)}
-        plan.partitions = [p for p in plan.partitions if (p.channel, p.lane, p.hour) not in done]
-        spans = plan.spans(_span_length(len(plan.stale), workers, longest))
+        plan.partitions = _not_done(plan, summary)
         plan.files.save()
-        if not spans:
+        if not any(p.pending for p in plan.partitions):
             break
-        if attempt == 0:
-            for text in _notices(spans):
-                observer.noticed(text)
-        prepare(spans, observer.compiling)
         changed.clear()
-        with pool() as executor:
-            lost = run_spans(spans, executor, report)
-        if not lost and not changed:
+        try:
+            lost = _attempt(plan, attempt, pool, report, observer)
+        except PoolLost as reason:
+            summary.left = sum(1 for p in _not_done(plan, summary) if p.reasons)
+            summary.stopped = f"{reason}; run again: it goes on from what is committed"
             break
-        if lost and attempt == ATTEMPTS - 1:
-            observer.noticed("workers keep dying: what is left runs one partition at a time")
-            run_alone(lost, report)
+        if not lost and not changed and not any(p.reasons for p in _not_done(plan, summary)):
             break
-        observer.noticed(
-            "a worker died: planning again" if lost else f"{plan.source} changed while it was read: planning again"
-        )
-        plan = make()
+        if lost or changed:
+            observer.noticed(
+                "a worker died: planning again" if lost else f"{plan.source} changed while it was read: planning again"
+            )
+        plan = make()  # what somebody else has made in the meantime is known by its record
         known.update(plan.known)
     for outcome in changed:
         error = f"{plan.source} kept changing: run again"
@@ -257,7 +268,33 @@ def _run_tier(
     return [*summary.computed, *summary.failed]
 
 
-def _notices(spans: list[Span | DaySpan]) -> list[str]:
+def _not_done(plan: AnyPlan, summary: Summary) -> list[Planned]:
+    """The partitions of a plan that have no outcome yet."""
+    done = {(o.channel, o.lane, o.hour) for o in (*summary.computed, *summary.failed)}
+    return [p for p in plan.partitions if (p.channel, p.lane, p.hour) not in done]
+
+
+def _attempt(
+    plan: AnyPlan, attempt: int, pool: Pool, report: Callable[[Outcome], None], observer: Observer
+) -> list[AnySpan]:
+    """Give what is stale to the pool; returns the spans that were lost with a worker and not run alone."""
+    pool.start(observer)
+    spans = plan.spans(_span_length(len(plan.stale), pool.workers))
+    if attempt == 0:
+        for text in _notices(spans):
+            observer.noticed(text)
+    pool.prepare(Work(kernels_of(spans), packages_of(spans), plan.selection), observer)
+    with pool.executor() as executor:
+        lost = run_spans(spans, executor, report)
+    last = attempt == ATTEMPTS - 1
+    culprits = [found.span for found in lost if last or found.is_suspect]
+    if culprits:
+        observer.noticed("workers keep dying: what is left runs one partition at a time")
+        run_alone(culprits, pool, report, observer)
+    return [found.span for found in lost if not (last or found.is_suspect)]
+
+
+def _notices(spans: list[AnySpan]) -> list[str]:
     """What a user should know of the stale partitions' configuration, once a run."""
     unset = sorted({str(s.lane) for s in spans if isinstance(s, Span) and _lacks_bucket_volume(s.graph)})
     if not unset:
@@ -278,13 +315,18 @@ def write_misplaced(plan: AnyPlan) -> None:
         write_quarantine(plan.selection.silver / "_quarantine" / channel / "misplaced.json", found)
 
 
-def _span_length(stale: int, workers: int, longest: int) -> int:
+def _span_length(stale: int, workers: int) -> int:
     """Hours a task: long spans pay the lookback once, short ones keep every worker busy to the end."""
-    return longest if workers == 1 else max(1, min(longest, stale // (4 * workers)))
+    return LONGEST_SPAN if workers == 1 else max(1, min(LONGEST_SPAN, stale // (4 * workers)))
 
 
-def prepare(spans: list[Span | DaySpan], announce: Callable[[int], None]) -> None:
-    """Compile here what is not compiled yet, so that workers only load it."""
+def prepare(spans: list[AnySpan], announce: Callable[[int], None]) -> None:
+    """Compile here what is not compiled yet."""
+    _jit.prepare(kernels_of(spans), announce)
+
+
+def kernels_of(spans: list[AnySpan]) -> list[_jit.Kernel]:
+    """Every kernel that spans call."""
     from tickstate.kernels import book, columns, order, tape
 
     needed = {columns.finish_columns}
@@ -293,10 +335,18 @@ def prepare(spans: list[Span | DaySpan], announce: Callable[[int], None]) -> Non
             k for m in (book, columns, order) for k in vars(m).values() if isinstance(k, _jit.Kernel) and k.typed
         }
         needed.add(tape.tape_totals)
-    for span in spans:
-        kinds = () if isinstance(span, Span) else [k for day in span.kinds.values() for k in day]
-        features = (
-            span.work().graph.features if isinstance(span, Span) else [f for k in kinds for f in (k.rule, *k.families)]
-        )
-        needed.update(f.kernel for f in features)
-    _jit.prepare(sorted(needed, key=lambda k: (k.__module__, k.__name__)), announce)
+    needed.update(f.kernel for span in spans for f in _features_of(span))
+    return sorted(needed, key=lambda k: (k.__module__, k.__name__))
+
+
+def packages_of(spans: list[AnySpan]) -> list[str]:
+    """The packages of other people whose features spans compute."""
+    registry = default_registry()
+    found = {registry.package_of(kind) for kind in {type(f) for span in spans for f in _features_of(span)}}
+    return sorted(found - {"", BUILT_IN})
+
+
+def _features_of(span: AnySpan) -> Iterable[Any]:
+    if isinstance(span, Span):
+        return span.work().graph.features
+    return [f for kinds in span.kinds.values() for kind in kinds for f in (kind.rule, *kind.families)]

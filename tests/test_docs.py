@@ -13,7 +13,7 @@ WRITTEN = sorted(p.name for p in DOCS.glob("*.md"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["concepts.md", "runners.md"])
+@pytest.mark.parametrize("page", ["concepts.md", "runners.md", "scaling.md"])
 def test_every_command(page, tmp_path):
     for language, block in pages.blocks((DOCS / page).read_text()):
         if language == "console":

@@ -7,6 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import conftest
@@ -253,6 +256,28 @@ def test_a_kernel_compiles_at_its_first_call_and_is_cached(compiling, tmp_path, 
     assert again.is_ready()
     assert again.signatures == 0
     assert list(compiling.rglob("*.nbi"))
+
+
+def test_threads_compile_one_after_the_other(monkeypatch):
+    """The folder of numba's cache is set for the whole process: two at a time would store in each other's."""
+    inside, most, made, guard = [0], [0], [], threading.Lock()
+
+    def compile_slowly(self):
+        with guard:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        with guard:
+            inside[0] -= 1
+            made.append(self.__name__)
+        return self.__name__
+
+    monkeypatch.setattr(_jit.Kernel, "_compile", compile_slowly)
+    kernels = [_jit.Kernel(k.function, typed=True) for k in list(TYPED.values())[:3]]
+    with ThreadPoolExecutor(6) as executor:
+        found = list(executor.map(lambda k: k.dispatcher, kernels * 2))
+    assert found == [k.__name__ for k in kernels] * 2
+    assert (most, sorted(made)) == ([1], sorted(k.__name__ for k in kernels))
 
 
 @pytest.mark.kernels

@@ -178,7 +178,6 @@ def dying_pool(monkeypatch, flag, step, keyword=None):
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(workers, mp_context=context, initializer=_arm, initargs=(flag, step, keyword))
 
-    monkeypatch.setattr(runs, "local_pool", pool)
     monkeypatch.setattr("tickstate.runners.pool.local_pool", pool)
 
 
@@ -203,7 +202,7 @@ def test_the_hours_of_one_lane_are_spread_over_workers(tmp_path, monkeypatch):
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(workers, mp_context=context, initializer=_log, initargs=(str(log),))
 
-    monkeypatch.setattr(runs, "local_pool", pool)
+    monkeypatch.setattr("tickstate.runners.pool.local_pool", pool)
     summary = bronze.run(lake, runner="batch", workers=2, exchange="alpha", features=bronze.CHEAP)
     assert len(summary.computed) == 4
     steps = [int(line.split()[1]) for line in sorted(log.read_text().splitlines())]
