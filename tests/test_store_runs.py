@@ -76,6 +76,14 @@ def test_a_bucket_gives_the_bytes_of_a_folder(bucket, reference, runner):
     assert (again.computed, again.up_to_date) == ([], 24)
 
 
+def test_a_cluster_on_a_bucket_gives_the_bytes_of_a_folder(bucket, reference):
+    """Places travel as URIs; each worker opens its own client."""
+    upload(reference / "bronze", f"{bucket}/bronze")
+    summary = bronze.run(bucket, tier=None, runner="batch", executor="dask", workers=2)
+    assert (summary.exit_code, len(summary.computed)) == (0, 24)
+    assert tiers(bucket) == tiers(reference)
+
+
 def test_one_tier_here_and_one_there(bucket, reference, tmp_path):
     """Copies are the same lake: nothing is stale, wherever which tier lies."""
     upload(reference / "silver", f"{bucket}/silver")
