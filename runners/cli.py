@@ -177,11 +177,15 @@ def validate(
 
 @features.command("list")
 @_JSON
-def list_features(as_json: bool) -> None:
-    """All features: channel, group, columns, and the package they come from."""
+def list_features(as_json: bool) -> int:
+    """All features: channel, group, columns, and the package they come from. Exit code 1: a plugin is left out."""
+    from tickstate.features.registry import default_registry
     from tickstate.runners import report
 
     click.echo(report.list_text(as_json))
+    for error in default_registry().left_out:
+        click.echo(f"left out: {error}", err=True)
+    return 1 if default_registry().left_out else 0
 
 
 @features.command()
@@ -230,7 +234,13 @@ def graph(names: tuple[str, ...], dot: bool) -> None:
 
 @features.command()
 @click.argument("name")
-@click.option("--kind", default="step", show_default=True, help="row, step, window or joined: what it looks back on.")
+@click.option(
+    "--kind",
+    default="step",
+    show_default=True,
+    metavar="KIND",
+    help="row, step, window, joined (trades too) or bar.",
+)
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="Folder to make; default: ./tickstate-NAME.")
 def new(name: str, kind: str, folder: Path | None) -> None:
     """A package with a feature of your own: class, kernel, naive reference, tests. Installs and passes as it is."""

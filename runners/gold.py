@@ -23,10 +23,11 @@ from tickstate.lake.listing import Listing, list_channel
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path, time_name
 from tickstate.lake.segment import Files
 from tickstate.runners import reasons
+from tickstate.runners.choice import DEFAULT, rule_kinds
+from tickstate.runners.config import Config
 from tickstate.runners.plan import Clock, Planned, Selection, is_chosen
 from tickstate.runners.worker import Outcome
 
-DEFAULT = ("60s", "300s", "900s", "3600s")
 DAY = 24
 """Hours of a day: partitions of gold carry the number of their first hour."""
 PAST_DAYS = 7
@@ -135,9 +136,19 @@ def make_gold_plan(
     return plan
 
 
+def asked_kinds(selection: Selection) -> tuple[str, ...]:
+    """The kinds of bars that this run names: as bars, or as features that are rules of bars."""
+    return (*selection.bars, *rule_kinds(selection.features))
+
+
+def configured_kinds(config: Config) -> tuple[str, ...]:
+    """The kinds of bars that the configuration names, in either way."""
+    return (*config.bars, *rule_kinds(config.features))
+
+
 def kinds_of(selection: Selection) -> tuple[str, ...]:
     """The kinds of bars that are asked for, each known to some channel that is."""
-    chosen = selection.bars or selection.config.bars or DEFAULT
+    chosen = asked_kinds(selection) or configured_kinds(selection.config) or DEFAULT
     for channel in selection.channels:
         if channel not in BARS.values():
             raise LakeError(f"unknown channel {channel!r}", fix=near(channel, BARS.values()))
@@ -168,8 +179,8 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
     read = {h: read_commit(commit_path(selection.silver, channel, lane, h)) for h in listing.lanes[lane]}
     records = {h: r for h, r in sorted(read.items()) if r is not None}
     bars, chosen = f"{channel}_bars", kinds_of(selection)
-    explicit = bool(selection.bars or selection.config.bars)
-    existing = () if selection.bars else _existing(selection, bars)
+    explicit = bool(asked_kinds(selection) or configured_kinds(selection.config))
+    existing = () if asked_kinds(selection) else _existing(selection, bars)
     doubts = _doubts(plan, channel, lane, listing, records, waiting)
     traded = sorted({h // DAY * DAY for h in listing.lanes[lane] if h in doubts or records[h].totals.get("trades")})
     thresholds = {n: _threshold(bars, n, lane, selection) for n in (*chosen, *existing)}
@@ -198,7 +209,7 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
                 if explicit:
                     plan.failed.append(Outcome(target, lane, day, error=str(error)))
                 else:
-                    text = f"{bars} of {lane} are left out: {error}"
+                    text = f"{bars} are left out: {error.got}; {error.fix}"
                     plan.notices += [text] if text not in plan.notices else []
 
 
@@ -339,10 +350,11 @@ def _check_columns(kind: Kind, channel: str, hours: Mapping[int, Commit]) -> Non
     for hour, record in hours.items():
         missing = [n for n in kind.inputs if n not in fixed and n not in record.columns]
         if missing:
+            shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
             raise FeatureError(
-                f"silver {channel} {hour_name(hour)} lacks {', '.join(missing)}",
-                fix="run with " + " ".join(f"--feature {n}" for n in missing),
-            )
+                f"silver {channel} lacks {shown}, which they are made of", where=hour_name(hour),
+                fix=f"run with --feature {kind.rule.name if kind.rule.prefix else 'bars'}",
+            )  # fmt: skip
 
 
 def _existing(selection: Selection, channel: str) -> tuple[str, ...]:

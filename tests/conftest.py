@@ -1,5 +1,6 @@
 """Settings of the whole suite: the hypothesis profile, and that no kernel was compiled for two signatures."""
 
+import importlib.metadata
 import os
 import sys
 
@@ -24,6 +25,26 @@ def kernels_with_many_signatures():
     if jit is None or jit.interpreted():
         return []
     return sorted(name for name, k in jit.ALL.items() if k.typed and k.signatures > 1)
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    """A function: the default registry with these entry points (``plugins.Point``) beside the built-ins."""
+    from tickstate import default_registry
+
+    plain = importlib.metadata.entry_points
+
+    def use(*points):
+        def entry_points(**chosen):
+            return list(points) if chosen.get("group") == "tickstate.features" else plain(**chosen)
+
+        monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+        default_registry.cache_clear()
+        return default_registry()
+
+    yield use
+    monkeypatch.undo()
+    default_registry.cache_clear()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -262,7 +262,8 @@ def test_silver_that_lacks_a_column(tmp_path):
     lake = make(tmp_path / "lake", 1)
     given = run(lake, features="is_buy", bars="60s")
     assert "lacks" in given.failed[0].error
-    assert "--feature log_return" in given.failed[0].error
+    assert "log_return, quote_volume" in given.failed[0].error
+    assert "--feature bars" in given.failed[0].error
     assert run(lake, features="is_buy", bars=None).failed == [], "the default kinds are left out, with a notice"
 
 
