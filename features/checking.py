@@ -108,13 +108,8 @@ class Subject:
 
 def alone(graph: Graph, name: str) -> Graph:
     """The part of a graph that ``name`` needs, without the keys: nobody else's lookback helps."""
-    wanted, needed = {name}, []
-    for feature in reversed(graph.features):
-        if feature.name in wanted:
-            needed.append(feature)
-            wanted |= {graph.producers[n].name for n in feature.inputs if n in graph.producers}
-    chosen = next(f for f in needed if f.name == name)
-    return replace(graph, features=tuple(reversed(needed)), selected=frozenset(chosen.names))
+    chosen = next(f for f in graph.features if f.name == name)
+    return replace(graph, features=graph.upstream(chosen), selected=frozenset(chosen.names))
 
 
 def push_whole(graph: Graph, lane: Lane, given: tuple[dict[str, np.ndarray], Arrays]) -> Columns:

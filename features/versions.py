@@ -83,7 +83,7 @@ def record_of(graph: Graph, name: str) -> Record:
     """What the file holds of the feature ``name`` of a graph that computes it."""
     feature = next(f for f in graph.features if f.name == name)
     columns = run_lane(graph, make_lane(graph.channel, ROWS, SEED, gaps=0.04))
-    upstream = {f.name: f.version for f in _upstream(graph, name)}
+    upstream = {f.name: f.version for f in sorted(graph.upstream(feature), key=lambda f: f.name) if f is not feature}
     return make_record(feature, {n: columns[n] for n in feature.names}, upstream)
 
 
@@ -95,16 +95,6 @@ def make_record(feature: Feature, columns: Mapping[str, np.ndarray], inputs: Map
         "version": feature.version, "code": code_hash(feature.kernel), "outputs": _digest(rounded.encode()),
         "bits": _digest(bits), "inputs": dict(inputs),
     }  # fmt: skip
-
-
-def _upstream(graph: Graph, name: str) -> list[Any]:
-    """The features that ``name`` reads, theirs too."""
-    wanted, found = {name}, []
-    for feature in reversed(graph.features):
-        if feature.name in wanted:
-            wanted |= {graph.producers[n].name for n in feature.inputs if n in graph.producers}
-            found += [feature] if feature.name != name else []
-    return sorted(found, key=lambda f: f.name)
 
 
 def problem(old: Record | None, new: Record) -> str:

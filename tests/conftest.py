@@ -45,6 +45,7 @@ def plugins(monkeypatch):
     yield use
     monkeypatch.undo()
     default_registry.cache_clear()
+    default_registry()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -108,7 +108,7 @@ def test_a_feature_cannot_be_added_beside_one_that_is_gone(lake, installed):
     installed(False)
     found = bronze.run(lake, features=["top_of_book"])
     assert len(found.failed) == 6
-    assert "feature top_of_book is new" in found.failed[0].error
+    assert "columns added: mid_price" in found.failed[0].error
 
 
 def test_the_plan_of_gold_waits_for_what_cannot_be_made(lake, installed):
