@@ -27,11 +27,12 @@ from tickstate.features.checking import (
     Result,
     Subject,
     WaivedError,
-    close,
+    agree,
     held_version,
     interpreting,
     push_whole,
     same_bits,
+    varied,
 )
 from tickstate.features.checking_data import input_columns, make_lane, run_lane, state_bytes
 from tickstate.features.engine import Engine
@@ -64,9 +65,11 @@ def schema_and_units(s: Subject) -> None:
 
 
 def repeatable(s: Subject) -> None:
-    """The same rows give the same bits again, whatever was computed between: no state but the declared one."""
+    """The same rows give the same bits again, whatever was computed between: no state but the declared, no clock."""
     for lane, whole in [*s.pairs, *s.pairs]:
         same_bits(run_lane(s.graph, lane), whole, "run again")
+        anew = s.graph_with(Settings())
+        same_bits(run_lane(anew, lane), whole, "declared and run again", "let arguments() and new_state() be constant")
 
 
 def prefix(s: Subject) -> None:
@@ -209,7 +212,7 @@ def compiled_equals_interpreted(s: Subject) -> None:
 
 
 def agrees_with_reference(s: Subject) -> None:
-    """It agrees with its naive reference: nulls exactly, values to 1e-9."""
+    """It agrees with its naive reference: nulls exactly, values to 1e-9; with other settings and parameters too."""
     declared = s.instance.reference
     if s.given_reference is None and declared is None:
         if s.registry.package_of(s.feature) == BUILT_IN:
@@ -217,13 +220,15 @@ def agrees_with_reference(s: Subject) -> None:
         raise CheckError("no reference", fix="give the class a method reference(self, columns), in plain Python")
     for lane, whole in s.pairs:
         if s.given_reference is not None:
-            want = s.given_reference(s.instance, lane)
+            agree(s.instance, lane, whole, s.given_reference(s.instance, lane))
         else:
-            want = declared(input_columns(lane, s.graph, s.feature.inputs))
-        if set(want) != set(whole):
-            raise CheckError(f"columns {sorted(want)} of the reference", expected=str(sorted(whole)))
-        for column in s.instance.columns():
-            close(column, whole[column.name][lane.valid], want[column.name])
+            agree(s.instance, lane, whole, declared(input_columns(lane, s.graph, s.feature.inputs)))
+    if s.given_reference is None:
+        for what, graph, lanes in varied(s):
+            feature = next(f for f in graph.features if f.name == s.feature.name)
+            for lane in lanes:
+                want = feature.reference(input_columns(lane, graph, feature.inputs))  # type: ignore[misc]
+                agree(feature, lane, run_lane(graph, lane), want, f"with {what}, ")
 
 
 def two_threads(s: Subject) -> None:

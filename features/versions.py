@@ -34,23 +34,34 @@ Record = dict[str, Any]
 def code_hash(kernel: Any) -> str:
     """A hash of the code of a kernel: its own, of the helpers it calls, and the constants that they use."""
     found: dict[str, str] = {}
-    _collect(kernel, found)
+    _collect(kernel, found, set())
     return _digest("\n".join(f"{name}\n{text}" for name, text in sorted(found.items())).encode())
 
 
-def _collect(kernel: Any, found: dict[str, str]) -> None:
-    function = inspect.unwrap(getattr(kernel, "function", kernel))
+def _collect(kernel: Any, found: dict[str, str], seen: set[Any]) -> None:
+    """Add the source of a kernel and of all that it calls, in whatever module that stands, by name."""
+    function = inspect.unwrap(getattr(kernel, "function", getattr(kernel, "py_func", kernel)))
     if not inspect.isfunction(function):
         function = type(function).__call__
-    name = function.__qualname__
-    if name in found:
+    if function in seen:
         return
+    seen.add(function)
+    name = function.__qualname__
+    if name in found:  # two modules may each have a helper of this name
+        name = f"{function.__module__}.{name}"
     found[name] = _normalised(function)
     for key, value in _globals(function):
-        if isinstance(value, Kernel):
-            _collect(value, found)
+        if isinstance(value, Kernel) or hasattr(value, "py_func"):  # ours, or somebody's own njit
+            _collect(value, found, seen)
         elif not isinstance(value, ModuleType) and not callable(value):
-            found[f"{name}: {key}"] = repr(value)
+            found[f"{name}: {key}"] = _constant(value)
+
+
+def _constant(value: Any) -> str:
+    """All of a constant: the text of a long array would leave most of it out."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} {_digest(np.ascontiguousarray(value).tobytes())}"
+    return repr(value)
 
 
 def _normalised(function: Any) -> str:
