@@ -378,7 +378,7 @@ def test_the_reference_by_hand():
 - `tickstate` hands the kernel the good trades of one UTC day, in order, each once; a day's bars begin afresh.
 - The kernel says before which trades a bar ends. Opens, volumes and all other columns are made from that.
 """,
-    run="features run --demo --feature $name    # the same as --bars $name; another threshold: --bars ${name}_2.5",
+    run="features run --demo --feature $name\n    features run --demo --bars ${name}_2.5    # another threshold",
 )
 
 
