@@ -39,6 +39,7 @@ from tickstate.features.engine import Engine
 from tickstate.features.graph import DAY
 from tickstate.features.registry import BUILT_IN, Entry, Registry, default_registry
 from tickstate.kernels._jit import Kernel, interpreted
+from tickstate.kernels.errors import TickstateError
 
 if TYPE_CHECKING:
     from tickstate.features.barchecks import BarSubject
@@ -368,7 +369,7 @@ def run_check(subject: Subject | BarSubject, name: str) -> Result:
         subject.checks[name](subject)
     except WaivedError as reason:
         return replace(result, outcome="waived", reason=str(reason))
-    except FeatureError as error:
+    except TickstateError as error:
         return replace(result, outcome="failed", reason=str(error))
     except Exception as error:
         return replace(result, outcome="failed", reason=f"{type(error).__name__}: {error}")

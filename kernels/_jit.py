@@ -14,15 +14,18 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tickstate.kernels.errors import TickstateError
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,10 @@ class Kernel:
         with _numba_cache_in(folder):
             if not self.typed:
                 return numba.njit(**options)(self.function)
-            return numba.njit(self._signature(), **options)(self.function)
+            try:
+                return numba.njit(self._signature(), **options)(self.function)
+            except numba.core.errors.NumbaError as error:
+                raise _not_compiled(self.function, error) from error
 
     def _signature(self) -> Any:
         import numba
@@ -141,12 +147,16 @@ ALL: dict[str, Kernel] = {}
 
 
 def prepare(kernels: Iterable[Kernel], announce: Callable[[int], None] | None = None) -> None:
-    """Compile what is not compiled yet; ``announce(n)`` is told first how many kernels that are."""
+    """Compile what is not compiled yet; ``announce(n)`` is told first how many kernels that are.
+
+    One that cannot be compiled is left for its first call to say so: nothing else need suffer.
+    """
     missing = [k for k in kernels if not k.is_ready()]
     if missing and announce is not None:
         announce(len(missing))
     for k in missing:
-        k.dispatcher  # noqa: B018 - the property compiles
+        with suppress(TickstateError):
+            k.dispatcher  # noqa: B018 - the property compiles
 
 
 def interpreted() -> bool:
@@ -193,6 +203,18 @@ def _numba_cache_in(folder: Path | None) -> Iterator[None]:
         yield
     finally:
         numba.config.CACHE_DIR = before
+
+
+def _not_compiled(function: Callable[..., Any], error: Exception) -> TickstateError:
+    """numba's many lines about a kernel in one: what it does not know, and in which line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if not line.startswith("Failed in nopython mode")), type(error).__name__)
+    place = re.search(r"^File .*, line (\d+)", str(error), re.MULTILINE)
+    line = place[1] if place else function.__code__.co_firstlineno
+    where = f"kernel {function.__qualname__!r} ({_source(function)}, line {line})"
+    return TickstateError(
+        f"it does not compile: {said}", where=where, fix="run it with NUMBA_DISABLE_JIT=1 to debug it"
+    )
 
 
 def _numba_type(arg: Arg) -> Any:

@@ -281,6 +281,29 @@ def test_threads_compile_one_after_the_other(monkeypatch):
 
 
 @pytest.mark.kernels
+def test_a_kernel_that_does_not_compile_says_so_in_one_line_where_it_is_called(compiling):
+    """And stops no other that is prepared beside it."""
+
+    @_jit.kernel
+    def wrong(x: Floats, out: OutFloats) -> None:
+        for i in range(x.shape[0]):
+            out[i] = x[i].nothing
+
+    @_jit.kernel
+    def right(x: Floats, out: OutFloats) -> None:
+        out[0] = x[0]
+
+    _jit.prepare([wrong, right])
+    assert (wrong.signatures, right.signatures) == (0, 1)
+    with pytest.raises(TickstateError) as caught:
+        wrong(np.zeros(1), np.zeros(1))
+    assert str(caught.value).count("\n") == 0
+    assert "it does not compile: Unknown attribute 'nothing' of type float64" in str(caught.value)
+    line = wrong.function.__code__.co_firstlineno + 3
+    assert caught.value.where.endswith(f"wrong' ({__file__}, line {line})")
+
+
+@pytest.mark.kernels
 def test_without_a_cache_folder_it_compiles_all_the_same(compiling, monkeypatch):
     monkeypatch.setattr(_jit, "cache_folder", lambda *packages: None)
 
