@@ -51,7 +51,7 @@ _CHOICE = (
     click.option("--bars", metavar="KIND,...", help="Like 60s,tick_1000,volume_auto; default: 60s,300s,900s,3600s."),
     click.option("--fill-empty", is_flag=True, help="Time bars: a flat bar for each interval without a row."),
     click.option("--channel", multiple=True, help="Channel of bronze; default: every one there is."),
-    click.option("--feature", multiple=True, help="Feature, group or column; default: every built-in that is on."),
+    click.option("--feature", multiple=True, help="Feature, group, column or kind of bars; default: all that are on."),
     click.option("--exchange", multiple=True, help="Only these exchanges."),
     click.option("--symbol", multiple=True, help="Only these symbols."),
     click.option("--start", metavar="HOUR", help="First hour, UTC, like 2024-08-08T23."),
