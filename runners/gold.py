@@ -170,7 +170,8 @@ def _check_threshold(name: str, selection: Selection) -> None:
         if dict(rule.values).get("threshold") == "" and "threshold" not in selection.config.params.get(rule.name, {}):
             raise FeatureError(
                 f"bars {name!r} have no threshold", where="--bars",
-                fix=f"write {rule.prefix}_1000 or {rule.prefix}_auto, or set [features.{rule.name}] threshold",
+                fix=f"write {rule.prefix}_1000{f' or {rule.prefix}_auto' if rule.total else ''}, or set "
+                f"[features.{rule.name}] threshold",
             )  # fmt: skip
 
 
