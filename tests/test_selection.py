@@ -7,6 +7,7 @@ from contextlib import closing
 
 import bronze
 import lakes
+import numpy as np
 import pytest
 import tapes
 from faults.delivery import cycle
@@ -154,6 +155,9 @@ def test_one_after_the_other_is_both_at_once(copied):
         seen.update({"copied"} if copied else set(), {f"copied {s}" for s in sample if copied})
         seen.update({"flags"} if any(not r["bids"] for r in rows) else set(), {"no trades"} if not trades else set())
 
+    book = lakes.ordered(lakes.random_book(np.random.default_rng(3), 40, gap=1.0, levels=3, flagged=0.2))
+    for sample in SAMPLES[1:]:  # so that each is seen whatever is drawn
+        hold.hypothesis.inner_test(book, [], ["top_of_book"], ["ofi"], sample)
     hold()
     assert {"copied", "copied sample", "copied fill_gaps", "flags", "no trades"} <= seen
 
