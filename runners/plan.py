@@ -402,7 +402,7 @@ def _reasons(
     found += reasons.input_reasons("bronze", inputs, record, hour_name(hour))
     settings = settings_of(graph, lane, plan.selection.config)
     found += reasons.definition_reasons(graph.definition(), settings, [c.name for c in graph.columns], record)
-    alike = whole and cutoff is None and not graph.unbounded and not held.orphans
+    alike = whole and cutoff is None and not graph.unbounded and not settings.get("sample") and not held.orphans
     kept = tuple(record.columns) if alike and found and keeps(graph, inputs, settings, record) else ()
     for q in record.quarantined:
         if plan.files.fingerprint(plan.selection.bronze / q.path) != q.fingerprint:
