@@ -22,6 +22,7 @@ _PLACES = {
     "BarRule": "tickstate.features.bars",
     "BarColumns": "tickstate.features.barcolumns",
     "BarColumn": "tickstate.features.barcolumns",
+    "Threshold": "tickstate.features.bars",
     "Column": "tickstate.features.base",
     "Lookback": "tickstate.features.base",
     "Param": "tickstate.features.base",

@@ -49,7 +49,7 @@ def run(
         runner: ``"batch"`` (a pool of ``workers`` processes) or ``"single"`` (this process).
         channel, exchange, symbol: one name or several; default all.
         start, end: hours, UTC, like ``"2024-08-08T23"``; ``end`` is exclusive.
-        features: names of features, groups or columns; default every built-in that is on.
+        features: names of features, groups, columns or rules of bars; default every built-in that is on.
         config: path of a features.toml, or the same as nested dictionaries.
         executor: where the batch runner works, in place of processes of this machine: any
             ``concurrent.futures.Executor`` whose workers see the same places, a ``distributed.Client``, or what

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import pickle
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -28,7 +27,7 @@ from tickstate.features.checking import (
     held_version,
     interpreting,
 )
-from tickstate.features.checking_data import MIDNIGHT
+from tickstate.features.checking_data import MIDNIGHT, from_bytes
 from tickstate.features.graph import DAY
 from tickstate.features.registry import BUILT_IN, Registry, default_registry
 from tickstate.kernels._jit import Kernel, interpreted
@@ -137,16 +136,40 @@ def make_day(kind: Kind, seed: int, rows: int = ROWS) -> Arrays:
 def bars_of(
     kind: Kind, day: Arrays, cuts: Iterable[int] = (), *, reload: bool = False, closed: bool = True
 ) -> pa.Table:
-    """The bars of a day whose rows come in chunks; with ``reload`` the builder is restored between two of them."""
+    """The bars of a day whose rows come in chunks; with ``reload`` another builder goes on from the bytes of each."""
     builder, n = BarBuilder(kind), day["capture_ts"].shape[0]
     edges = sorted({0, n, *cuts})
     tables = []
     for first, last in pairwise(edges):
         part = {name: values[first:last] for name, values in day.items()}
         tables.append(builder.push(part, pa.array([str(i) for i in range(first, last)], pa.string())))
-        builder = pickle.loads(pickle.dumps(builder)) if reload else builder
+        builder = restored(builder) if reload else builder
     end = MIDNIGHT + DAY if closed or not n else int(day["capture_ts"][-1])
     return pa.concat_tables([*tables, builder.finish(end, closed)]).combine_chunks()
+
+
+def restored(builder: BarBuilder) -> BarBuilder:
+    """A builder that shares nothing with ``builder``: each array of what it remembers through its bytes."""
+
+    def again(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            return from_bytes(value)
+        if isinstance(value, dict):
+            return {name: again(part) for name, part in value.items()}
+        return tuple(map(again, value)) if isinstance(value, tuple) else value
+
+    found = BarBuilder(builder.kind)
+    vars(found).update(again(vars(builder)))
+    return found
+
+
+def size(value: Any) -> int:
+    """About how many bytes a builder remembers."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(map(size, value.values()))
+    return sum(map(size, value)) if isinstance(value, tuple | list) else len(value) if isinstance(value, str) else 8
 
 
 def same_bars(got: pa.Table, want: pa.Table, when: str, fix: str = "") -> None:
@@ -350,7 +373,7 @@ def memory_is_bounded(s: BarSubject) -> None:
     for first in range(0, 1200, 100):
         part = {name: values[first : first + 100] for name, values in day.items()}
         builder.push(part, pa.array(["id"] * 100))
-        sizes.append(len(pickle.dumps(builder)))
+        sizes.append(size(vars(builder)))
     if max(sizes) > 1.25 * max(sizes[: len(sizes) // 2]) + 2000:
         raise CheckError(
             f"{max(sizes):,} bytes after 1200 rows, {max(sizes[:6]):,} after 600", expected="about as many"

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tickstate.features.base import SECOND, Feature, FeatureError, Param
+from tickstate.features.base import SECOND, Feature, FeatureError, Param, Settings
 from tickstate.kernels import bars
 
 _NUMBER = r"[1-9][0-9]*(?:\.[0-9]*[1-9])?|0\.[0-9]*[1-9]"
@@ -70,7 +70,7 @@ class BarRule(Feature):
     """A kind of bars: ``kernel(*inputs, *state, *arguments, out)``, see ``kernels/bars.py``.
 
     ``prefix`` begins the kind's name (``volume`` for ``volume_500``), ``reasons`` are what its codes mean, ``total`` is
-    the total of a day that ``auto`` divides. ``formula`` says in words when a bar closes.
+    the total of a day that ``auto`` divides (none: no ``auto``). ``formula`` says in words when a bar closes.
     """
 
     group = "bars"
@@ -83,7 +83,15 @@ class BarRule(Feature):
     @classmethod
     def kind_pattern(cls) -> str:
         """How kinds of this rule are called."""
-        return f"{cls.prefix}_{{threshold}}, {cls.prefix}_auto or {cls.prefix}"
+        return f"{cls.prefix}_{{threshold}}{f', {cls.prefix}_auto' if cls.total else ''} or {cls.prefix}"
+
+    @classmethod
+    def make(cls, settings: Settings | None = None, given: Mapping[str, Any] | None = None) -> Feature:
+        made = super().make(settings, given)
+        if not cls.total and dict(made.values).get("threshold") == AUTO:
+            where = f"[features.{cls.name}] threshold"
+            raise FeatureError(f"{AUTO!r}", where=where, expected="a number: no total of a day says what is usual")
+        return made
 
     @classmethod
     def read_kind(cls, kind: str) -> dict[str, Any] | None:

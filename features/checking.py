@@ -79,10 +79,11 @@ class Subject:
         """The feature with what it reads and nothing else, with parameters that show values on few rows."""
         return self.graph_with(Settings())
 
-    def graph_with(self, settings: Settings) -> Graph:
-        """The same with other settings."""
+    def graph_with(self, settings: Settings, given: Mapping[str, Any] | None = None) -> Graph:
+        """The same with other settings, and some parameters of the feature as ``given``; all instances are new."""
         name, channel = self.feature.name, self.feature.channel
         examples = {n: dict(e.feature.examples) for n, e in self.registry.of_channel(channel).items()}
+        examples[name] |= given or {}
         return alone(build_graph(channel, [name], settings=settings, params=examples, registry=self.registry), name)
 
     @property
@@ -108,13 +109,8 @@ class Subject:
 
 def alone(graph: Graph, name: str) -> Graph:
     """The part of a graph that ``name`` needs, without the keys: nobody else's lookback helps."""
-    wanted, needed = {name}, []
-    for feature in reversed(graph.features):
-        if feature.name in wanted:
-            needed.append(feature)
-            wanted |= {graph.producers[n].name for n in feature.inputs if n in graph.producers}
-    chosen = next(f for f in needed if f.name == name)
-    return replace(graph, features=tuple(reversed(needed)), selected=frozenset(chosen.names))
+    chosen = next(f for f in graph.features if f.name == name)
+    return replace(graph, features=graph.upstream(chosen), selected=frozenset(chosen.names))
 
 
 def push_whole(graph: Graph, lane: Lane, given: tuple[dict[str, np.ndarray], Arrays]) -> Columns:
@@ -137,7 +133,7 @@ def same_bits(got: Columns, want: Columns, when: str, fix: str = "", offset: int
             )  # fmt: skip
 
 
-def close(column: Column, got: np.ndarray, want: Sequence[Any]) -> None:
+def close(column: Column, got: np.ndarray, want: Sequence[Any], when: str = "") -> None:
     """A column against its reference: nulls and texts exactly, values within the tolerance."""
     if column.categories:
         want = [None if x is None else column.categories.index(x) for x in want]
@@ -151,8 +147,39 @@ def close(column: Column, got: np.ndarray, want: Sequence[Any]) -> None:
         i = int(wrong[0])
         raise CheckError(
             f"{column.name} = {float(got[i])!r} at the valid row {i} ({wrong.size} of {got.size} rows differ)",
-            where="against the reference", expected=repr(float(expected[i])),
+            where=f"{when}against the reference", expected=repr(float(expected[i])),
         )  # fmt: skip
+
+
+def agree(feature: Feature, lane: Lane, found: Columns, want: Mapping[str, Any], when: str = "") -> None:
+    """Columns of a lane against those of a reference over its valid rows."""
+    if set(want) != set(found):
+        raise CheckError(f"columns {sorted(want)} of the reference", expected=str(sorted(found)))
+    for column in feature.columns():
+        close(column, found[column.name][lane.valid], want[column.name], when)
+
+
+def varied(s: Subject) -> Iterator[tuple[str, Graph, Sequence[Lane]]]:
+    """The feature with another ``max_staleness`` and ``depth``, and with each of its numbers halved."""
+    yield "max_staleness 30", s.graph_with(Settings(max_staleness=30.0)), s.lanes
+    if any(values.ndim == 2 for values in s.lanes[0].arrays.values()):
+        yield "depth 3", s.graph_with(Settings(depth=3)), [lane.shallow(3) for lane in s.lanes]
+    for name, value in s.instance.values:
+        half = _halved(value)
+        try:
+            graph = s.graph_with(Settings(), {name: half})
+        except FeatureError:  # too small, or no number
+            continue
+        yield f"{name} = {half}", graph, s.lanes
+
+
+def _halved(value: Any) -> Any:
+    """A number, or each of a tuple, halved; whole numbers stay whole."""
+    if isinstance(value, tuple):
+        return tuple(map(_halved, value))
+    if isinstance(value, str | bool):
+        return None
+    return value // 2 if isinstance(value, int) else value / 2
 
 
 @contextmanager

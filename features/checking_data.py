@@ -124,19 +124,20 @@ def run_lane(
         if first >= start:
             parts.append(values)
         if reload:
-            engine = Engine(graph, state=from_bytes(engine.state))
+            engine = Engine(graph, state=restored_state(engine.state))
     return {c.name: np.concatenate([p[c.name].data for p in parts]) for c in graph.columns}
 
 
-def from_bytes(state: State) -> State:
+def from_bytes(array: np.ndarray) -> np.ndarray:
+    """The same array from its bytes."""
+    return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape).copy()
+
+
+def restored_state(state: State) -> State:
     """A state that shares nothing with ``state``: every array through its bytes."""
-
-    def again(array: np.ndarray) -> np.ndarray:
-        return np.frombuffer(array.tobytes(), array.dtype).reshape(array.shape).copy()
-
     return State(
-        {name: again(array) for name, array in state.tails.items()},
-        {name: tuple(again(array) for array in arrays) for name, arrays in state.carried.items()},
+        {name: from_bytes(array) for name, array in state.tails.items()},
+        {name: tuple(map(from_bytes, arrays)) for name, arrays in state.carried.items()},
     )
 
 

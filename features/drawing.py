@@ -35,7 +35,7 @@ def edges(registry: Registry, names: Iterable[str] = ()) -> list[Edge]:
         for name in entry.feature.inputs:
             maker = registry.maker(entry.feature.channel, name)
             by_maker.setdefault((maker, name.startswith(JOINED)), []).append(name)
-        found[entry] = [Edge(entry, maker, tuple(columns)) for (maker, _), columns in by_maker.items()]
+        found[entry] = [Edge(entry, maker, tuple(dict.fromkeys(columns))) for (maker, _), columns in by_maker.items()]
         for maker, _ in by_maker:
             if maker is not None:
                 visit(maker)

@@ -89,6 +89,22 @@ class Graph:
         upstream = [self.lookback(self.producers[n]) for n in feature.inputs if n in self.producers]
         return feature.lookback().microseconds(self.settings) + max(upstream, default=0)
 
+    def lookback_path(self, feature: Feature) -> tuple[tuple[Feature, int], ...]:
+        """What ``lookback`` adds up: the feature and each input on the longest way, with its own microseconds."""
+        own = feature.lookback().microseconds(self.settings)
+        upstream = [self.producers[n] for n in feature.inputs if n in self.producers]
+        farthest = max(upstream, key=self.lookback, default=None)
+        beyond = self.lookback_path(farthest) if farthest is not None and self.lookback(farthest) else ()
+        return ((feature, own), *beyond)
+
+    def upstream(self, feature: Feature) -> tuple[Feature, ...]:
+        """A feature and all that it reads, directly or not, in the order they are computed."""
+        wanted = {feature.name}
+        for f in reversed(self.features):
+            if f.name in wanted:
+                wanted |= {self.producers[n].name for n in f.inputs if n in self.producers}
+        return tuple(f for f in self.features if f.name in wanted)
+
     @cached_property
     def total_lookback(self) -> int:
         """Microseconds of bronze before a partition that its rows depend on."""

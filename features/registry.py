@@ -59,6 +59,8 @@ class Registry:
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], Entry] = {}
         self._makers: dict[tuple[str, str], Entry] = {}
+        self.left_out: tuple[FeatureError, ...] = ()
+        """What is wrong with installed plugins that are not in."""
 
     def register(self, feature: type[Feature], package: str = BUILT_IN) -> type[Feature]:
         """Add a feature class, or raise a ``FeatureError`` that names package, plugin and the rule it breaks."""
@@ -85,7 +87,8 @@ class Registry:
         found = [e for e in self if name in (e.feature.name, e.feature.group)]
         found = found or [e for e in self if name in e.names]
         if not found:
-            raise FeatureError(f"unknown feature {name!r}", fix=near(name, self.names()))
+            out = f"; left out: {'; '.join(map(str, self.left_out))}" if self.left_out else ""
+            raise FeatureError(f"unknown feature {name!r}", fix=near(name, self.names()) + out)
         return found
 
     def maker(self, channel: str, name: str) -> Entry | None:
@@ -104,6 +107,7 @@ class Registry:
         features = list(features)
         again = {(f.channel, f.name, f.__module__, f.__qualname__) for f in features}
         made = Registry()
+        made.left_out = self.left_out
         for e in self:
             f = e.feature
             if (f.channel, f.name, f.__module__, f.__qualname__) not in again:
@@ -122,39 +126,60 @@ class Registry:
 
         Apart from ``register``, since a plugin may read what one that is registered later makes.
         """
+        for _, error in self._misfits():
+            raise error
+
+    def settle(self) -> None:
+        """``check``, but plugins that do not fit are left out, and those that read them too."""
+        while (found := next(self._misfits(), None)) is not None:
+            entry, error = found
+            if entry.package == BUILT_IN:
+                raise error
+            self.leave_out(error)
+            del self._entries[entry.feature.channel, entry.feature.name]
+            self._makers = {key: e for key, e in self._makers.items() if e is not entry}
+
+    def leave_out(self, error: FeatureError) -> None:
+        """Note what is wrong with a plugin that is not in."""
+        self.left_out = (*self.left_out, error)
+
+    def _misfits(self) -> Iterator[tuple[Entry, FeatureError]]:
+        """Features that do not fit together with the others, and why."""
         for entry in self:
-            where = f"plugin {entry.feature.name!r} of package {entry.package!r}"
             channel = entry.feature.channel
             rows = BARS.get(channel, channel)
             known = {n for (c, n) in self._makers if c in (channel, rows)} | set(SOURCES[rows])
             known |= set(BAR_SOURCES) if channel in BARS else set()
             for name in entry.feature.inputs:
                 if name not in known:
+                    where = f"plugin {entry.feature.name!r} of package {entry.package!r}"
                     fix = f"{near(name, known)}; mend the plugin{_or_uninstall(entry.package)}"
-                    raise FeatureError(f"unknown input {name!r}", where=where, fix=fix)
+                    yield entry, FeatureError(f"unknown input {name!r}", where=where, fix=fix)
         done: set[str] = set()
         for entry in self:
-            self._check_circle(entry, done, ())
+            circle = self._circle(entry, done, ())
+            if circle:
+                guilty = next((e for e in circle if e.package != BUILT_IN), circle[0])
+                packages = sorted({repr(e.package) for e in circle})
+                got = f"features read each other in a circle: {' -> '.join(e.feature.name for e in circle)}"
+                where = f"package{'s' * (len(packages) > 1)} {' and '.join(packages)}"
+                fix = f"break one of these inputs{_or_uninstall(guilty.package)}"
+                yield guilty, FeatureError(got, where=where, fix=fix)
 
-    def _check_circle(self, entry: Entry, done: set[str], path: tuple[Entry, ...]) -> None:
-        """Depth first along the inputs; ``path`` is how ``entry`` was come to."""
+    def _circle(self, entry: Entry, done: set[str], path: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """A circle of inputs, depth first; ``path`` is how ``entry`` was come to."""
         key = f"{entry.feature.channel} {entry.feature.name}"
         if key in done:
-            return
+            return ()
         if entry in path:
-            circle = (*path[path.index(entry) :], entry)
-            guilty = next((e.package for e in circle if e.package != BUILT_IN), BUILT_IN)
-            raise FeatureError(
-                f"features read each other in a circle: {' -> '.join(e.feature.name for e in circle)}",
-                where=f"package{'s' * (len({e.package for e in circle}) > 1)} "
-                + " and ".join(sorted({repr(e.package) for e in circle})),
-                fix=f"break one of these inputs{_or_uninstall(guilty)}",
-            )
+            return (*path[path.index(entry) :], entry)
         for name in entry.feature.inputs:
             maker = self.maker(entry.feature.channel, name)
-            if maker is not None:
-                self._check_circle(maker, done, (*path, entry))
+            found = self._circle(maker, done, (*path, entry)) if maker is not None else ()
+            if found:
+                return found
         done.add(key)
+        return ()
 
     def _default_instance(self, feature: type[Feature], where: str) -> Feature:
         """With default parameters and settings: what every declaration must stand."""
@@ -218,7 +243,7 @@ def _is_rule(feature: type[Feature]) -> bool:
 
 @cache
 def default_registry() -> Registry:
-    """The built-in features, then those of installed packages."""
+    """The built-in features, then those of installed packages; what is wrong with some is in ``left_out``."""
     from importlib.metadata import entry_points
 
     from tickstate.features import barcolumns, bars, ewma, flow, regime, structure, tape, trades
@@ -230,25 +255,26 @@ def default_registry() -> Registry:
         registry.register(feature)
     for point in sorted(entry_points(group=GROUP), key=lambda p: (p.dist.name if p.dist else "", p.name)):
         _load(registry, point)
-    registry.check()
+    registry.settle()
     return registry
 
 
 def _load(registry: Registry, point: EntryPoint) -> None:
-    """Register what an entry point offers; whatever goes wrong, the error says which package to mend or remove."""
+    """Register what an entry point offers; whatever goes wrong is noted, and says which package to mend or remove."""
     package = point.dist.name if point.dist else point.value
     try:
         loaded = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = f"entry point {point.name!r} of package {package!r}"
         fix = f"mend or remove it: pip uninstall {package}"
-        raise FeatureError(f"{type(error).__name__}: {error}", where=where, fix=fix) from error
+        registry.leave_out(FeatureError(f"{type(error).__name__}: {error}", where=where, fix=fix))
+        return
     for feature in loaded if isinstance(loaded, list | tuple) else (loaded,):
         try:
             registry.register(feature, package)
         except FeatureError as error:
             fix = f"{error.fix or 'mend the plugin'}{_or_uninstall(package)}"
-            raise FeatureError(error.got, where=error.where, expected=error.expected, fix=fix) from error
+            registry.leave_out(FeatureError(error.got, where=error.where, expected=error.expected, fix=fix))
 
 
 def _or_uninstall(package: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from string import Template
 
-from tickstate.features import templates
+from tickstate.features import package_files, templates
 from tickstate.features.base import FeatureError, near
 from tickstate.features.registry import RESERVED, Registry, default_registry
 
@@ -85,14 +85,15 @@ def _files(name: str, kind: templates.Kind) -> Iterator[tuple[str, str]]:
     }  # fmt: skip
     words["test"] = Template(kind.test).substitute(words).strip()
     words["run"] = Template(kind.run).substitute(words)
+    words["notes"] = kind.notes.strip()
     tables = [t for t in ("book_table", "parametrize_with_checks", "trade_table") if t in kind.test or t[0] == "p"]
     words["helps"] = "math" if "math." in kind.test else "itertools"
     words["tables"] = ", ".join(tables)
     for path, text in (
-        ("pyproject.toml", templates.PYPROJECT),
-        ("README.md", templates.README),
-        ("src/$module/__init__.py", templates.INIT),
+        ("pyproject.toml", package_files.PYPROJECT),
+        ("README.md", package_files.README),
+        ("src/$module/__init__.py", package_files.INIT),
         ("src/$module/$name.py", kind.module),
-        ("tests/test_$name.py", templates.TEST),
+        ("tests/test_$name.py", package_files.TEST),
     ):
         yield Template(path).substitute(words), Template(text).substitute(words)

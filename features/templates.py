@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tickstate.features.package_files import HAND
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -15,97 +17,9 @@ class Kind:
     about: str
     module: str
     test: str
+    notes: str
     run: str = "features run --demo --feature $name"
 
-
-PYPROJECT = """\
-[build-system]
-requires = ["setuptools>=68"]
-build-backend = "setuptools.build_meta"
-
-[project]
-name = "$package"
-version = "0.1.0"
-description = "A tickstate feature: $name"
-requires-python = ">=3.11"
-dependencies = ["tickstate"]
-
-[project.optional-dependencies]
-test = ["pytest>=8"]
-
-# this is how tickstate finds the feature; a list of classes works too
-[project.entry-points."tickstate.features"]
-$name = "$module.$name:$cls"
-
-[tool.setuptools.package-data]
-$module = ["versions.json"]
-"""
-
-INIT = '''\
-"""$name, a feature for tickstate."""
-'''
-
-README = """\
-# $package
-
-`$name`: $about.
-
-All of it is in `src/$module/$name.py`: a kernel, a class of declarations, a slow reference.
-
-    pip install -e '.[test]'
-    features list
-    features describe $name
-    features check $name
-    pytest
-    $run
-
-When the numbers are as you want them, note them:
-
-    features check $name --renew
-
-That writes `versions.json` beside the module. From then on a change of the kernel that is not a new `version` fails the
-check `version_raised`; partitions are computed anew when the version rises.
-
-- `tickstate` hands the kernel valid rows only, in order, and puts nulls on the flagged ones. Undefined is NaN.
-- Rows before `start` are history, as much as the lookback says; `out[column, row - start]` is filled for the rest.
-- Times are integer microseconds.
-"""
-
-TEST = '''\
-"""$name: every check of tickstate, and a lane worked by hand."""
-
-import $helps
-
-import tickstate
-from tickstate.testing import $tables
-
-from $module.$name import $cls
-
-
-@parametrize_with_checks([$cls])
-def test_$name(check):
-    check()
-
-
-$test
-'''
-
-_HAND = '''\
-def same(got, expected):
-    assert len(got) == len(expected)
-    for value, wanted in zip(got, expected, strict=True):
-        assert value is None if wanted is None else math.isclose(value, wanted, rel_tol=1e-12)
-
-
-def test_by_hand():
-    """Through the public interface, from bronze: the package must be installed (pip install -e .)."""
-    table = tickstate.compute(book_table(BOOK), ["$name"], trades=trade_table(TRADES))
-    same(table["$name"].to_pylist(), EXPECTED)
-
-
-def test_the_reference_by_hand():
-    same($cls.make().reference(INPUTS)["$name"], EXPECTED)
-'''
 
 ROW = Kind(
     "the relative spread for each lot that stands at the touch",
@@ -149,7 +63,11 @@ EXPECTED = [1e4 * 0.02 / 4, 1e4 * 0.01 / 4]
 
 
 """
-    + _HAND,
+    + HAND,
+    notes="""\
+- `tickstate` hands the kernel valid rows only, in order, and puts nulls on the flagged ones. Undefined is NaN.
+- `start` is 0: a feature that looks at one snapshot is given no history. `out[column, row - start]` is filled.
+""",
 )
 
 STEP = Kind(
@@ -226,7 +144,12 @@ EXPECTED = [0, 1, 2, 0, -1, -2, 1, 0]
 
 
 """
-    + _HAND,
+    + HAND,
+    notes="""\
+- `tickstate` hands the kernel valid rows only, in order, and puts nulls on the flagged ones. Undefined is NaN.
+- `start` is 0: with `state` a kernel is given each row once, and keeps in `state` what later rows need.
+- `looks_back` says from where on a cold start feeds it, so that every hour can be computed alone.
+""",
 )
 
 WINDOW = Kind(
@@ -294,7 +217,11 @@ EXPECTED = [0.0, 4.0, 1.0, 2.0, 0.0]  # a row exactly 60 s old is out
 
 
 """
-    + _HAND,
+    + HAND,
+    notes="""\
+- `tickstate` hands the kernel valid rows only, in order, and puts nulls on the flagged ones. Undefined is NaN.
+- Rows before `start` are history, as much as the lookback says; `out[column, row - start]` is filled for the rest.
+""",
 )
 
 JOINED = Kind(
@@ -364,7 +291,12 @@ EXPECTED = [None, 2.0, 2.0, None, None]  # a trade exactly 60 s old is out
 
 
 """
-    + _HAND,
+    + HAND,
+    notes="""\
+- `tickstate` hands the kernel valid rows only, in order, and puts nulls on the flagged ones. Undefined is NaN.
+- `trades.*` are the trades up to the last row, and before the first as many as `trades_lookback` says. Which of them a
+  row knows is for the kernel to say, by `capture_ts`.
+""",
 )
 
 BAR = Kind(
@@ -377,7 +309,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from tickstate import BarRule, Block, Float, Floats, State, kernel
+from tickstate import BarRule, Block, Float, Floats, State, Threshold, kernel
 
 STATE = np.dtype([("known", "i8"), ("met", "i8"), ("first", "f8")])
 """``known`` 0 before any trade; ``met`` 1 when the open bar's rule is; the first price of the open bar."""
@@ -403,9 +335,10 @@ class $cls(BarRule):
     """Bars that close when the price is a threshold away from their first one."""
 
     name, version, channel = "$name", 1, "trades_bars"
-    prefix = "$name"  # the kind is called ${name}_5, its columns are those of all bars of trades
+    prefix = "$name"  # kinds are called $name, ${name}_2.5; their columns are those of all bars of trades
     inputs = ("price",)  # columns of silver
-    reasons, total = ("threshold",), "trades"
+    params = {"threshold": Threshold(5.0, "how far the price moves", "quote")}
+    reasons = ("threshold",)
     formula = "its last price is threshold away from its first one"
     kernel, state = fill, STATE
     examples = {"threshold": 1.5}
@@ -441,7 +374,11 @@ def test_the_reference_by_hand():
     reasons = $cls.make(given={"threshold": 2.0}).reference({"price": PRICES})
     assert [i for i, reason in enumerate(reasons) if reason] == list(itertools.accumulate(EXPECTED))
 ''',
-    run="features run --demo --bars ${name}_5",
+    notes="""\
+- `tickstate` hands the kernel the good trades of one UTC day, in order, each once; a day's bars begin afresh.
+- The kernel says before which trades a bar ends. Opens, volumes and all other columns are made from that.
+""",
+    run="features run --demo --feature $name\n    features run --demo --bars ${name}_2.5    # another threshold",
 )
 
 

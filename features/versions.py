@@ -34,23 +34,34 @@ Record = dict[str, Any]
 def code_hash(kernel: Any) -> str:
     """A hash of the code of a kernel: its own, of the helpers it calls, and the constants that they use."""
     found: dict[str, str] = {}
-    _collect(kernel, found)
+    _collect(kernel, found, set())
     return _digest("\n".join(f"{name}\n{text}" for name, text in sorted(found.items())).encode())
 
 
-def _collect(kernel: Any, found: dict[str, str]) -> None:
-    function = inspect.unwrap(getattr(kernel, "function", kernel))
+def _collect(kernel: Any, found: dict[str, str], seen: set[Any]) -> None:
+    """Add the source of a kernel and of all that it calls, in whatever module that stands, by name."""
+    function = inspect.unwrap(getattr(kernel, "function", getattr(kernel, "py_func", kernel)))
     if not inspect.isfunction(function):
         function = type(function).__call__
-    name = function.__qualname__
-    if name in found:
+    if function in seen:
         return
+    seen.add(function)
+    name = function.__qualname__
+    if name in found:  # two modules may each have a helper of this name
+        name = f"{function.__module__}.{name}"
     found[name] = _normalised(function)
     for key, value in _globals(function):
-        if isinstance(value, Kernel):
-            _collect(value, found)
+        if isinstance(value, Kernel) or hasattr(value, "py_func"):  # ours, or somebody's own njit
+            _collect(value, found, seen)
         elif not isinstance(value, ModuleType) and not callable(value):
-            found[f"{name}: {key}"] = repr(value)
+            found[f"{name}: {key}"] = _constant(value)
+
+
+def _constant(value: Any) -> str:
+    """All of a constant: the text of a long array would leave most of it out."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} {_digest(np.ascontiguousarray(value).tobytes())}"
+    return repr(value)
 
 
 def _normalised(function: Any) -> str:
@@ -83,7 +94,7 @@ def record_of(graph: Graph, name: str) -> Record:
     """What the file holds of the feature ``name`` of a graph that computes it."""
     feature = next(f for f in graph.features if f.name == name)
     columns = run_lane(graph, make_lane(graph.channel, ROWS, SEED, gaps=0.04))
-    upstream = {f.name: f.version for f in _upstream(graph, name)}
+    upstream = {f.name: f.version for f in sorted(graph.upstream(feature), key=lambda f: f.name) if f is not feature}
     return make_record(feature, {n: columns[n] for n in feature.names}, upstream)
 
 
@@ -95,16 +106,6 @@ def make_record(feature: Feature, columns: Mapping[str, np.ndarray], inputs: Map
         "version": feature.version, "code": code_hash(feature.kernel), "outputs": _digest(rounded.encode()),
         "bits": _digest(bits), "inputs": dict(inputs),
     }  # fmt: skip
-
-
-def _upstream(graph: Graph, name: str) -> list[Any]:
-    """The features that ``name`` reads, theirs too."""
-    wanted, found = {name}, []
-    for feature in reversed(graph.features):
-        if feature.name in wanted:
-            wanted |= {graph.producers[n].name for n in feature.inputs if n in graph.producers}
-            found += [feature] if feature.name != name else []
-    return sorted(found, key=lambda f: f.name)
 
 
 def problem(old: Record | None, new: Record) -> str:

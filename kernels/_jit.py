@@ -2,8 +2,8 @@
 
 A kernel is a module-level function whose arguments are annotated with the types below. It is
 compiled for exactly that one signature, at its first call and not at import, and is cached in a
-folder keyed by the hash of every kernel source beside it, because numba's own cache does not see
-an edit in a callee of another file.
+folder keyed by the hash of every source of its package, and of those that it calls into, because
+numba's own cache does not see an edit in a callee of another file.
 
 Policy: ``nogil``, ``error_model="numpy"``, never ``fastmath``, never ``parallel``. Reordered or
 fused sums would change bits with the CPU's vector width, and bits are the promise.
@@ -14,15 +14,18 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tickstate.kernels.errors import TickstateError
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,10 @@ class Kernel:
         with _numba_cache_in(folder):
             if not self.typed:
                 return numba.njit(**options)(self.function)
-            return numba.njit(self._signature(), **options)(self.function)
+            try:
+                return numba.njit(self._signature(), **options)(self.function)
+            except numba.core.errors.NumbaError as error:
+                raise _not_compiled(self.function, error) from error
 
     def _signature(self) -> Any:
         import numba
@@ -141,12 +147,16 @@ ALL: dict[str, Kernel] = {}
 
 
 def prepare(kernels: Iterable[Kernel], announce: Callable[[int], None] | None = None) -> None:
-    """Compile what is not compiled yet; ``announce(n)`` is told first how many kernels that are."""
+    """Compile what is not compiled yet; ``announce(n)`` is told first how many kernels that are.
+
+    One that cannot be compiled is left for its first call to say so: nothing else need suffer.
+    """
     missing = [k for k in kernels if not k.is_ready()]
     if missing and announce is not None:
         announce(len(missing))
     for k in missing:
-        k.dispatcher  # noqa: B018 - the property compiles
+        with suppress(TickstateError):
+            k.dispatcher  # noqa: B018 - the property compiles
 
 
 def interpreted() -> bool:
@@ -166,13 +176,13 @@ def source_digest(*packages: Path) -> str:
 
 
 @cache
-def cache_folder(package: Path) -> Path | None:
-    """Where compiled kernels of a package are kept; None (compile anew) where nothing is writable."""
+def cache_folder(*packages: Path) -> Path | None:
+    """Where compiled kernels of these packages are kept; None (compile anew) where nothing is writable."""
     from importlib.metadata import version  # numba's own attribute would cost its import
 
     from platformdirs import user_cache_path
 
-    digest = source_digest(Path(__file__).parent, package)
+    digest = source_digest(Path(__file__).parent, *packages)
     base = os.environ.get("TICKSTATE_CACHE_DIR")
     root = Path(base) if base else user_cache_path("tickstate")
     folder = root / f"kernels-numba{version('numba')}-{digest}"
@@ -195,6 +205,18 @@ def _numba_cache_in(folder: Path | None) -> Iterator[None]:
         numba.config.CACHE_DIR = before
 
 
+def _not_compiled(function: Callable[..., Any], error: Exception) -> TickstateError:
+    """numba's many lines about a kernel in one: what it does not know, and in which line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if not line.startswith("Failed in nopython mode")), type(error).__name__)
+    place = re.search(r"^File .*, line (\d+)", str(error), re.MULTILINE)
+    line = place[1] if place else function.__code__.co_firstlineno
+    where = f"kernel {function.__qualname__!r} ({_source(function)}, line {line})"
+    return TickstateError(
+        f"it does not compile: {said}", where=where, fix="run it with NUMBA_DISABLE_JIT=1 to debug it"
+    )
+
+
 def _numba_type(arg: Arg) -> Any:
     import numba
 
@@ -209,10 +231,21 @@ def _source(function: Callable[..., Any]) -> str:
 
 
 def _cache_of(function: Callable[..., Any]) -> Path | None:
-    """The cache folder of a kernel: of its package, of its file alone where that is a script, none without a file."""
+    """The cache folder of a kernel: of all the packages that it calls into, none where it has no file."""
+    return cache_folder(*sorted(_packages(function))) if Path(_source(function)).is_file() else None
+
+
+def _packages(function: Callable[..., Any]) -> set[Path]:
+    """The package of a kernel (its file alone where that is a script), and those of the helpers it calls."""
     source = Path(_source(function))
-    package = source.parent if (source.parent / "__init__.py").exists() else source
-    return cache_folder(package) if source.is_file() else None
+    found = source.parent if (source.parent / "__init__.py").exists() else source
+    while found != Path(__file__).parent and found != source and (found.parent / "__init__.py").exists():
+        found = found.parent  # helpers may stand in another part of the same package
+    packages, names, space = {found}, function.__code__.co_names, function.__globals__
+    modules = [vars(space[n]) for n in names if inspect.ismodule(space.get(n))]
+    for helper in (scope[n] for scope in (space, *modules) for n in names if isinstance(scope.get(n), Kernel)):
+        packages |= _packages(helper.function)
+    return packages
 
 
 def _declare(new: Kernel) -> Kernel:

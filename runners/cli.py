@@ -64,7 +64,7 @@ _CHOICE = (
     click.option("--bars", metavar="KIND,...", help="Like 60s,tick_1000,volume_auto; default: 60s,300s,900s,3600s."),
     click.option("--fill-empty", is_flag=True, help="Time bars: a flat bar for each interval without a row."),
     click.option("--channel", multiple=True, help="Channel of bronze; default: every one there is."),
-    click.option("--feature", multiple=True, help="Feature, group or column; default: every built-in that is on."),
+    click.option("--feature", multiple=True, help="Feature, group, column or kind of bars; default: all that are on."),
     click.option("--exchange", multiple=True, help="Only these exchanges."),
     click.option("--symbol", multiple=True, help="Only these symbols."),
     click.option("--start", metavar="HOUR", help="First hour, UTC, like 2024-08-08T23."),
@@ -188,11 +188,15 @@ def validate(lake: Any, bronze: Any, silver: Any, gold: Any, prune: bool, as_jso
 
 @features.command("list")
 @_JSON
-def list_features(as_json: bool) -> None:
-    """All features: channel, group, columns, and the package they come from."""
+def list_features(as_json: bool) -> int:
+    """All features: channel, group, columns, and the package they come from. Exit code 1: a plugin is left out."""
+    from tickstate.features.registry import default_registry
     from tickstate.runners import report
 
     click.echo(report.list_text(as_json))
+    for error in default_registry().left_out:
+        click.echo(f"left out: {error}", err=True)
+    return 1 if default_registry().left_out else 0
 
 
 @features.command()
@@ -241,7 +245,13 @@ def graph(names: tuple[str, ...], dot: bool) -> None:
 
 @features.command()
 @click.argument("name")
-@click.option("--kind", default="step", show_default=True, help="row, step, window or joined: what it looks back on.")
+@click.option(
+    "--kind",
+    default="step",
+    show_default=True,
+    metavar="KIND",
+    help="row, step, window, joined (trades too) or bar.",
+)
 @click.option("--dir", "folder", type=click.Path(path_type=Path), help="Folder to make; default: ./tickstate-NAME.")
 def new(name: str, kind: str, folder: Path | None) -> None:
     """A package with a feature of your own: class, kernel, naive reference, tests. Installs and passes as it is."""

@@ -24,10 +24,11 @@ from tickstate.lake.names import HOUR, Lane, hour_name, partition_path, time_nam
 from tickstate.lake.segment import Files
 from tickstate.lake.store import Place, folders, snapshot
 from tickstate.runners import reasons
+from tickstate.runners.choice import DEFAULT, rule_kinds
+from tickstate.runners.config import Config
 from tickstate.runners.plan import Clock, Planned, Selection, is_chosen
 from tickstate.runners.worker import Outcome
 
-DEFAULT = ("60s", "300s", "900s", "3600s")
 DAY = 24
 """Hours of a day: partitions of gold carry the number of their first hour."""
 PAST_DAYS = 7
@@ -147,9 +148,19 @@ def make_gold_plan(
     return plan
 
 
+def asked_kinds(selection: Selection) -> tuple[str, ...]:
+    """The kinds of bars that this run names: as bars, or as features that are rules of bars."""
+    return (*selection.bars, *rule_kinds(selection.features))
+
+
+def configured_kinds(config: Config) -> tuple[str, ...]:
+    """The kinds of bars that the configuration names, in either way."""
+    return (*config.bars, *rule_kinds(config.features))
+
+
 def kinds_of(selection: Selection) -> tuple[str, ...]:
     """The kinds of bars that are asked for, each known to some channel that is."""
-    chosen = selection.bars or selection.config.bars or DEFAULT
+    chosen = asked_kinds(selection) or configured_kinds(selection.config) or DEFAULT
     for channel in selection.channels:
         if channel not in BARS.values():
             raise LakeError(f"unknown channel {channel!r}", fix=near(channel, BARS.values()))
@@ -171,7 +182,8 @@ def _check_threshold(name: str, selection: Selection) -> None:
         if dict(rule.values).get("threshold") == "" and "threshold" not in selection.config.params.get(rule.name, {}):
             raise FeatureError(
                 f"bars {name!r} have no threshold", where="--bars",
-                fix=f"write {rule.prefix}_1000 or {rule.prefix}_auto, or set [features.{rule.name}] threshold",
+                fix=f"write {rule.prefix}_1000{f' or {rule.prefix}_auto' if rule.total else ''}, or set "
+                f"[features.{rule.name}] threshold",
             )  # fmt: skip
 
 
@@ -180,8 +192,8 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
     read = read_commits(plan.silver, channel, lane, listing.lanes[lane])
     records = {h: r for h, r in sorted(read.items()) if r is not None}
     bars, chosen = f"{channel}_bars", kinds_of(selection)
-    explicit = bool(selection.bars or selection.config.bars)
-    existing = () if selection.bars else _existing(plan.gold, bars)
+    explicit = bool(asked_kinds(selection) or configured_kinds(selection.config))
+    existing = () if asked_kinds(selection) else _existing(plan.gold, bars)
     doubts = _doubts(plan, channel, lane, listing, records, waiting)
     traded = sorted({h // DAY * DAY for h in listing.lanes[lane] if h in doubts or records[h].totals.get("trades")})
     thresholds = {n: _threshold(bars, n, lane, selection) for n in (*chosen, *existing)}
@@ -209,7 +221,7 @@ def _plan_lane(plan: GoldPlan, channel: str, lane: Lane, listing: Listing, waiti
                 if explicit:
                     plan.failed.append(Outcome(target, lane, day, error=str(error)))
                 else:
-                    text = f"{bars} of {lane} are left out: {error}"
+                    text = f"{bars} are left out: {error.got}; {error.fix}"
                     plan.notices += [text] if text not in plan.notices else []
 
 
@@ -349,10 +361,11 @@ def _check_columns(kind: Kind, channel: str, hours: Mapping[int, Commit]) -> Non
     for hour, record in hours.items():
         missing = [n for n in kind.inputs if n not in fixed and n not in record.columns]
         if missing:
+            shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
             raise FeatureError(
-                f"silver {channel} {hour_name(hour)} lacks {', '.join(missing)}",
-                fix="run with " + " ".join(f"--feature {n}" for n in missing),
-            )
+                f"silver {channel} lacks {shown}, which they are made of", where=hour_name(hour),
+                fix=f"run with --feature {kind.rule.name if kind.rule.prefix else 'bars'}",
+            )  # fmt: skip
 
 
 def _existing(gold: Place, channel: str) -> tuple[str, ...]:

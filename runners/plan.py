@@ -16,13 +16,16 @@ from tickstate.lake.commit import Commit, Quarantined, broken_links, commit_path
 from tickstate.lake.digest import hour_digest
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, Segment, list_channel, normalize_quotes
-from tickstate.lake.names import HOUR, Lane, hour_name, partition_path, time_name
+from tickstate.lake.names import HOUR, Lane, hour_name, parse_hour, partition_path, time_name
 from tickstate.lake.schema import BRONZE
 from tickstate.lake.segment import Files
 from tickstate.lake.store import Place, snapshot
 from tickstate.lake.tape import REPEAT_WINDOW
 from tickstate.runners import reasons
+from tickstate.runners.choice import rule_kinds, silver_names
 from tickstate.runners.config import Config
+from tickstate.runners.held import Held, Holding, without_orphans
+from tickstate.runners.worker import Outcome
 
 
 @dataclass(frozen=True)
@@ -189,9 +192,10 @@ class Plan:
     """Files that partitions which are up to date were made without, by path."""
     listings: dict[str, Listing] = field(default_factory=dict)
     digests: dict[tuple[Segment, ...], str] = field(default_factory=dict)
+    failed: list[Outcome] = field(default_factory=list)
+    """Partitions that cannot be made, and why."""
+    notices: list[str] = field(default_factory=lambda: [f"left out: {e}" for e in default_registry().left_out])
     source: ClassVar[str] = "bronze"
-    failed: ClassVar[tuple[()]] = ()
-    notices: ClassVar[tuple[()]] = ()
 
     @cached_property
     def silver(self) -> Place:
@@ -289,15 +293,16 @@ def make_plan(selection: Selection, files: Files | None = None, clock: Clock | N
         for lane in sorted(plan.listing(channel).lanes):
             if is_chosen(lane, selection):
                 _plan_lane(plan, channel, lane)
-    if not plan.partitions and not plan.misplaced and clock is None:
+    if not plan.partitions and not plan.failed and not plan.misplaced and clock is None:
         raise LakeError("no bronze hour fits the selection", where=str(selection.bronze), fix="see --start, --end")
     return plan
 
 
 def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
     selection, config = plan.selection, plan.selection.config
-    select = names_for(channel, selection.features or config.features)
+    select = silver_names(channel, selection.features or config.features)
     graphs: dict[tuple[str, ...], Graph] = {}
+    holding = Holding(channel, config.settings_of(lane), config.params_of(lane))
     hours = set(plan.listing(channel).lanes[lane])
     if channel == "orderbook" and config.settings_of(lane).sample:
         # the stamp decides the partition: the last interval ends in the next hour, and gaps are filled beyond
@@ -307,10 +312,11 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
     before, broken, last_record = None, False, None
     records = read_commits(plan.silver, channel, lane, hours)
     plan.files.learn(s for h in hours if _is_within(h, selection) for s in plan.segments(channel, lane, channel, h))
-    chained = sorted({c for r in records.values() if r is not None and r.chain for c in r.columns})
+    chained = sorted({c for r in records.values() if r is not None and r.chain for c in holding.of(r).columns})
     for hour in sorted(hours):
         record = records[hour]
-        keep = tuple(chained) or (tuple(record.columns) if record else ())  # a chain holds the same columns throughout
+        held = holding.of(record)
+        keep = tuple(chained) or held.columns  # a chain holds the same columns throughout
         if keep not in graphs:
             graphs[keep] = build_graph(
                 channel, select, keep=keep, settings=config.settings_of(lane), params=config.params_of(lane)
@@ -318,17 +324,23 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
         graph = graphs[keep]
         cutoff = _cutoff(plan, channel, lane, hour, graph, record)
         if _is_within(hour, selection) and cutoff != _NOT_YET:
-            why, kept = _reasons(plan, channel, lane, hour, graph, record, cutoff)
+            why, kept = _reasons(plan, channel, lane, hour, graph, record, cutoff, held)
+            if held.orphans and why:
+                plan.failed.append(Outcome(channel, lane, hour, error=f"{held.error} ({'; '.join(why)})"))
+                before, last_record = hour, record
+                continue
             if graph.unbounded and not why:
                 why = _chain_reasons(record, last_record)
             columns = tuple(c.name for c in graph.columns)
             conditional = graph.unbounded and broken and not why
             link = before if graph.unbounded else None
-            held = None if record is None else record.cutoff or (hour + 1) * HOUR
+            until = None if record is None else record.cutoff or (hour + 1) * HOUR
             plan.partitions.append(
-                Planned(channel, lane, hour, tuple(why), columns, cutoff, link, held, kept, conditional)
+                Planned(channel, lane, hour, tuple(why), columns, cutoff, link, until, kept, conditional)
             )
             broken = broken or bool(why)
+            if held.orphans:
+                _note_orphans(plan, channel, held)
             if record and not why:
                 plan.known.update({q.path: q for q in record.quarantined})
         before, last_record = hour, record
@@ -336,6 +348,12 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
 
 def _is_within(hour: int, selection: Selection) -> bool:
     return (selection.start is None or hour >= selection.start) and (selection.end is None or hour < selection.end)
+
+
+def _note_orphans(plan: Plan, channel: str, held: Held) -> None:
+    names = ", ".join(held.orphans[:4]) + (", ..." if len(held.orphans) > 4 else "")
+    text = f"{channel}: no feature makes {names} any more (a package that is gone?); partitions with it stay"
+    plan.notices += [] if text in plan.notices else [text]
 
 
 def _sampled_before(plan: Plan, channel: str, lane: Lane, hours: set[int]) -> set[int]:
@@ -371,7 +389,7 @@ def _chain_reasons(record: Commit | None, before: Commit | None) -> list[str]:
 
 
 def _reasons(
-    plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit | None, cutoff: int | None
+    plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit | None, cutoff: int | None, held: Held
 ) -> tuple[list[str], tuple[str, ...]]:
     """Why a partition is stale, in words for ``features plan``; and which of its columns hold nevertheless."""
     silver = plan.silver
@@ -384,10 +402,15 @@ def _reasons(
         c: {hour_name(h): d for h in hours if (d := plan.digest(channel, lane, c, h))}
         for c, hours in inputs_of(graph, hour).of(channel).items()
     }
+    if held.orphans:
+        for c, names in record.inputs.items():  # how far back an orphan looked, its record alone knows
+            today = {n: plan.digest(channel, lane, c, parse_hour(n)) for n in names}
+            inputs[c] = inputs.get(c, {}) | {n: d for n, d in today.items() if d}
+        record = without_orphans(record, held, graph.definition())
     found += reasons.input_reasons("bronze", inputs, record, hour_name(hour))
     settings = settings_of(graph, lane, plan.selection.config)
     found += reasons.definition_reasons(graph.definition(), settings, [c.name for c in graph.columns], record)
-    alike = whole and cutoff is None and not graph.unbounded and not settings.get("sample")
+    alike = whole and cutoff is None and not graph.unbounded and not settings.get("sample") and not held.orphans
     kept = tuple(record.columns) if alike and found and keeps(graph, inputs, settings, record) else ()
     for q in record.quarantined:
         if plan.files.fingerprint(plan.selection.bronze / q.path) != q.fingerprint:
@@ -461,7 +484,10 @@ def _channels(selection: Selection, live: bool = False) -> tuple[str, ...]:
         )  # fmt: skip
     chosen = [c for c in present if not selection.channels or c in selection.channels]
     names = selection.features or selection.config.features
-    found = tuple(c for c in chosen if names_for(c, names) != ())
+    if selection.gold is None and rule_kinds(selection.features):
+        kinds = ", ".join(rule_kinds(selection.features))
+        raise LakeError(f"{kinds}: bars are gold", where="--feature", fix="give --gold DIR, or --lake DIR")
+    found = tuple(c for c in chosen if silver_names(c, names) != ())
     if not found:
         what, where = ", ".join(names or ()), ", ".join(chosen)
         raise LakeError(f"{what}: no feature of {where}", fix="see: features list")
@@ -477,16 +503,6 @@ def _check_names(what: str, given: tuple[str, ...], known: set[str], selection: 
     for name in given:
         if name not in known:
             raise LakeError(f"no {what} {name!r}", where=f"bronze {selection.bronze}", fix=near(name, known))
-
-
-def names_for(channel: str, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Of selected names those that mean something in a channel; None where the default selection is meant."""
-    if names is None:
-        return None
-    registry = default_registry()
-    for name in names:
-        registry.find(name)
-    return tuple(n for n in names if n in registry.names([channel]))
 
 
 def is_chosen(lane: Lane, selection: Selection) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tickstate.features.base import BARS, SOURCES, Feature
 from tickstate.features.registry import BUILT_IN, default_registry
-from tickstate.runners.report import reach
+from tickstate.runners.report import reach, reach_text
 
 TITLES = {
     "orderbook": "Order books (silver)", "trades": "Trades (silver)", "ticker": "Tickers (silver)",
@@ -18,8 +18,8 @@ HEAD = """\
 # Features
 
 Every built-in feature, from the registry: `features describe --all > docs/features.md` writes this page. A row that is
-not valid (`book_flag`, a bad trade or quote) is null in all of them. Lookbacks in brackets are those of a feature with
-all that it reads.
+not valid (`book_flag`, a bad trade or quote) is null in all of them. A lookback is a feature's own; where it reads
+others that look back, then the sum along the graph.
 """
 
 
@@ -36,11 +36,11 @@ def reference() -> str:
 
 def _section(feature: type[Feature]) -> Iterator[str]:
     instance, how = feature.make(), reach(feature, feature.make())
-    total = f" ({how['total_lookback_s']:g} s)" if "total_lookback_s" in how else ""
     yield f"### {feature.name} {{ #{feature.channel}-{feature.name} }}\n"
     yield f"{(feature.__doc__ or '').strip()}\n"
     yield f"Group `{feature.group}`, version {feature.version}, {'on' if feature.default else 'only when selected'}."
-    yield f"Reads {', '.join(f'`{n}`' for n in feature.inputs)}. Looks back: {how['lookback']}{total}."
+    reads = ", ".join(f"`{n}`" for n in feature.inputs)
+    yield f"Reads {reads}. Looks back: {reach_text({**how, 'name': feature.name})}."
     if "kinds" in how:
         yield f"Kinds: `{how['kinds']}`. A bar closes when {how['closes_when']}."
     if feature.source:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -198,7 +199,7 @@ def list_text(json: bool = False) -> str:
 def _how_chosen(row: Mapping[str, Any]) -> str:
     """What makes a feature take part."""
     if row["kinds"]:
-        return f"--bars {row['kinds'].partition(',')[0]}"
+        return f"--bars {re.split(', | or ', row['kinds'])[0]}"
     return "on" if row["default"] and row["package"] == "tickstate" else "when selected"
 
 
@@ -245,9 +246,30 @@ def reach(feature: Any, instance: Any) -> dict[str, Any]:
     if feature.channel not in BARS:
         graph = build_graph(feature.channel, [feature.name])
         own = next(f for f in graph.features if f.name == feature.name)
-        return {"lookback": str(instance.lookback()), "total_lookback_s": graph.lookback(own) / 1e6}
+        found = {"lookback": str(instance.lookback()), "total_lookback_s": graph.lookback(own) / 1e6}
+        if own.lookback().unbounded:
+            found["total_lookback_s"] = None
+        parts = [(f.name, us / 1e6) for f, us in graph.lookback_path(own)]
+        found["lookback_path"] = [{"feature": name, "seconds": s} for name, s in parts if s]
+        joined = {f.name: str(f.trades_lookback()) for f in graph.upstream(own) if f.joins}
+        return {**found, "trades_lookback": joined}
     rule = {"kinds": feature.kind_pattern(), "closes_when": feature.formula} if hasattr(feature, "kind_pattern") else {}
     return {"lookback": "its UTC day", **rule}
+
+
+def reach_text(d: Mapping[str, Any]) -> str:
+    """A lookback in words, with its sum along the graph and that of the joined trades."""
+    text, path = d["lookback"], d.get("lookback_path", [])
+    if d.get("total_lookback_s") is None:
+        path = []  # bars, and what depends on all of the past
+    if len(path) > 1 or (path and path[0]["feature"] != d["name"]):
+        summed = " + ".join(f"{p['seconds']:g} s {p['feature']}" for p in path)
+        text += f"; along the graph {d['total_lookback_s']:g} s: {summed}"
+    elif "step" in text:
+        text += f" ({d['total_lookback_s']:g} s)"
+    for name, reach in d.get("trades_lookback", {}).items():
+        text += f"; of trades {reach}{'' if name == d['name'] else f' ({name})'}" if reach != "none" else ""
+    return text
 
 
 def _as_text(d: dict[str, Any]) -> str:
@@ -256,12 +278,11 @@ def _as_text(d: dict[str, Any]) -> str:
         f"  {d['about']}",
         f"  inputs: {', '.join(d['inputs'])}",
     ]
-    beyond = f"; with its inputs' {d['total_lookback_s']:g} s" if "total_lookback_s" in d else ""
-    lines.append(f"  lookback: {d['lookback']}{beyond}")
+    lines.append(f"  lookback: {reach_text(d)}")
     lines += [f"  kinds: {d['kinds']}", f"  closes when: {d['closes_when']}"] if "kinds" in d else []
     lines += [f"  source: {d['source']}"] if d["source"] else []
     for key, p in d["parameters"].items():
-        value = list(p["value"]) if isinstance(p["value"], tuple) else p["value"]
+        value = list(p["value"]) if isinstance(p["value"], tuple) else "none" if p["value"] == "" else p["value"]
         lines.append(f"  parameter {key} = {value} ({p['unit']}): {p['about']}")
     lines += ["  " + line for line in table(d["columns"]).splitlines()]
     return "\n".join(lines)

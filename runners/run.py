@@ -188,6 +188,7 @@ def plan_tiers(selection: Selection) -> list[AnyPlan]:
     if "silver" in selection.tiers:
         plans.append(make_plan(selection, Files(digests_path(selection.silver))))
         waiting = {(p.channel, p.lane, p.hour): PENDING for p in plans[0].stale}
+        waiting |= waiting_hours(plans[0].failed)
     if "gold" in selection.tiers and selection.gold is not None:
         bronze = plans[0].listings if plans else None
         plans.append(make_gold_plan(selection, Files(digests_path(selection.gold)), waiting=waiting, bronze=bronze))

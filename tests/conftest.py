@@ -1,5 +1,6 @@
 """Settings of the whole suite: the hypothesis profile, and that no kernel was compiled for two signatures."""
 
+import importlib.metadata
 import os
 import sys
 
@@ -45,6 +46,27 @@ def s3(s3_server):
         for name, value in s3_server.settings.items():
             patch.setenv(name, value)
         yield s3_server
+
+
+@pytest.fixture
+def plugins(monkeypatch):
+    """A function: the default registry with these entry points (``plugins.Point``) beside the built-ins."""
+    from tickstate import default_registry
+
+    plain = importlib.metadata.entry_points
+
+    def use(*points):
+        def entry_points(**chosen):
+            return list(points) if chosen.get("group") == "tickstate.features" else plain(**chosen)
+
+        monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+        default_registry.cache_clear()
+        return default_registry()
+
+    yield use
+    monkeypatch.undo()
+    default_registry.cache_clear()
+    default_registry()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import doctest
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -25,6 +29,23 @@ def commands(block: str) -> list[tuple[str, int, str]]:
         code = re.search(r"# exit code (\d+)$", command)
         found.append((command, int(code[1]) if code else 0, output))
     return found
+
+
+@cache
+def _demo() -> Path:
+    """The demo's bronze, made once for all pages."""
+    from tickstate.lake.demo import ensure_demo
+
+    place = Path(tempfile.mkdtemp(prefix="tickstate-demo-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    ensure_demo(place / "bronze")
+    return place / "bronze"
+
+
+def with_demo(folder: Path) -> Path:
+    """A folder in which ``--demo`` finds its lake there already."""
+    shutil.copytree(_demo(), folder / "demo-lake" / "bronze")
+    return folder
 
 
 def run(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

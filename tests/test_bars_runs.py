@@ -14,12 +14,14 @@ import tapes
 import test_bars
 from faults.delivery import cycle
 from lakes import HOUR, MIDNIGHT, SECOND
+from plugins import Point
 
 import tickstate
 from tickstate.features import bars as rules
 from tickstate.features.barengine import DAY_END
 from tickstate.features.base import FeatureError
 from tickstate.lake import files
+from tickstate.lake.errors import LakeError
 from tickstate.runners import bars as runners_of_bars
 from tickstate.runners.config import make_config
 from tickstate.runners.plan import Selection
@@ -262,8 +264,37 @@ def test_silver_that_lacks_a_column(tmp_path):
     lake = make(tmp_path / "lake", 1)
     given = run(lake, features="is_buy", bars="60s")
     assert "lacks" in given.failed[0].error
-    assert "--feature log_return" in given.failed[0].error
-    assert run(lake, features="is_buy", bars=None).failed == [], "the default kinds are left out, with a notice"
+    assert "log_return, quote_volume" in given.failed[0].error
+    assert "--feature bars" in given.failed[0].error
+    heard = []
+    observer = type("Hears", (), {n: lambda self, x: None for n in ("planned", "compiling", "finished")})()
+    observer.noticed = heard.append
+    assert run(lake, features="is_buy", bars=None, observer=observer).failed == []
+    assert [text.partition(":")[0] for text in heard] == ["trades_bars are left out"], "the default kinds, said once"
+    assert run(lake, features="bars", bars=None).failed == []
+    assert len(list((lake / "gold/trades_bars").iterdir())) == 4
+
+
+def test_a_rule_is_selected_like_a_feature(tmp_path, plugins):
+    """On a fresh lake it alone, from the silver that it needs; beside --bars with them."""
+    rule = type("Moves", (rules.VolumeBars,), {
+        "__doc__": "A kind of bars of a package.", "name": "moves", "prefix": "moves", "total": "",
+        "params": {"threshold": rules.Threshold(30.0, "lots", "lots")},
+    })  # fmt: skip
+    plugins(Point("moves", rule, "their-package"))
+    lake = make(tmp_path / "lake", 2)
+    assert made(run(lake, features="moves", bars=None)) == [("trades_bars/moves", 0), ("trades_bars/moves", 1)]
+    path = next((lake / "silver/trades").rglob("part-0.parquet"))
+    assert {"log_return", "quote_volume"} <= set(pq.read_schema(path).names)
+    assert "is_buy" not in pq.read_schema(path).names
+    assert made(run(lake, features="moves", bars=None)) == []
+    assert run(lake, bars="moves_30").exit_code == 0
+    same, other = ([p.read_bytes() for p in sorted((lake / "gold/trades_bars" / k).rglob("*.parquet"))] for k in
+                   ("moves", "moves_30"))  # fmt: skip
+    assert same == other
+    assert len(made(run(lake, features="moves", bars="tick_9", start="2024-08-09T00"))) == 2, "tick_9 alone is new"
+    with pytest.raises(LakeError, match="moves: bars are gold; give --gold DIR"):
+        tickstate.run(bronze=lake / "bronze", silver=lake / "silver", features="moves", runner="single")
 
 
 def test_a_kind_that_fails_does_not_stop_the_others(tmp_path, monkeypatch):

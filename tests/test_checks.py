@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
 import sys
+import types
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +24,7 @@ from tickstate.features.base import SECOND
 from tickstate.features.checking_data import DEPTH, MIDNIGHT, lanes, make_lane, run_lane
 from tickstate.features.checks import CHECKS
 from tickstate.features.graph import build_graph
-from tickstate.kernels import step
+from tickstate.kernels import cells, step, window
 from tickstate.testing import CheckError, check_feature, parametrize_with_checks
 
 BUILT_INS = [e.feature for e in default_registry() if e.package == "tickstate"]
@@ -142,6 +144,12 @@ def test_the_good_one_passes_every_check():
     assert [r.check for r in found] == [*CHECKS]
     assert [r for r in found if r.outcome == "failed"] == []
     assert [r.check for r in found if r.outcome == "waived"] == ["version_raised"], "by itself: see its class"
+
+
+def test_a_good_rule_of_bars_passes_every_check():
+    found = check_feature(broken_features.Moves)
+    assert [r for r in found if r.outcome == "failed"] == []
+    assert {r.check for r in found if r.outcome == "waived"} == {"version_raised", "cold_start"}
 
 
 @pytest.mark.parametrize(
@@ -333,3 +341,55 @@ def test_helpers_and_constants_count_as_code(monkeypatch):
     before = versions.code_hash(shifted)
     monkeypatch.setattr(sys.modules[__name__], "SHIFT", 0.25)
     assert versions.code_hash(shifted) != before
+
+
+def test_callees_in_other_modules_count_as_code(monkeypatch):
+    """The volatility of cells calls the sum over a window, in another file."""
+    before = versions.code_hash(cells.cell_volatility)
+    monkeypatch.setitem(window.sum_window.function.__globals__, "SOMEBODY", 1)
+    assert versions.code_hash(cells.cell_volatility) == before, "what is not read does not count"
+    monkeypatch.setattr(window.sum_window, "function", step.velocity.function)
+    assert versions.code_hash(cells.cell_volatility) != before
+
+
+@pytest.fixture
+def code_of(tmp_path):
+    """A function: the hash of ``run`` of a module with this text, and the module; ``names`` are its globals."""
+
+    def make(text, **names):
+        place = tmp_path / f"code_{len(list(tmp_path.iterdir()))}.py"
+        place.write_text(text)
+        spec = importlib.util.spec_from_file_location(place.stem, place)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        vars(module).update(names)
+        return versions.code_hash(module.run), module
+
+    return make
+
+
+def test_two_helpers_of_one_name_both_count(code_of):
+    text = "def run(x):\n    return one(x) + two(x)\n"
+    helpers = [
+        code_of(f"from tickstate import helper\n@helper\ndef run(x):\n    return x + {i}\n")[1].run for i in range(3)
+    ]
+    first, second = (code_of(text, one=helpers[0], two=two)[0] for two in helpers[1:])
+    assert first != second
+
+
+def test_all_of_a_long_constant_counts(code_of):
+    text = "def run(x):\n    return TABLE[x]\n"
+    table = np.arange(5000.0)
+    before = code_of(text, TABLE=table)[0]
+    table[2500] = 0.0
+    assert code_of(text, TABLE=table)[0] != before
+
+
+def test_a_function_that_a_plugin_compiles_itself_counts(code_of):
+    """``numba.njit`` keeps the function as ``py_func``."""
+    text = "def run(x):\n    return inner(x)\n"
+    found = set()
+    for body in ("return x", "return -x"):
+        inner = code_of(f"def run(x):\n    {body}\n")[1].run
+        found.add(code_of(text, inner=types.SimpleNamespace(py_func=inner))[0])
+    assert len(found) == 2

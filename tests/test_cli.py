@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 import sys
 
 import bronze
@@ -322,7 +325,17 @@ def test_graph_as_dot(call):
     assert (code, err) == (0, "")
     assert out.startswith("digraph features {")
     assert out.count("{") == out.count("}") == 1 + len({e.feature.channel for e in default_registry()})
-    assert all(line.count('"') % 2 == 0 for line in out.splitlines())
+    name = r'"(?:[^"\\]|\\.)*"'
+    statements = (
+        r"digraph features {", r"  rankdir=LR; ((node|edge) \[fontname=sans, fontsize=\d+\]; ?)+", r"  }", r"}",
+        rf"  subgraph {name} {{ label={name};", rf"    {name} \[(shape=box, )?label={name}\];",
+        rf"  {name} -> {name} \[label={name}\];",
+    )  # fmt: skip
+    statement = re.compile("|".join(statements))
+    assert [line for line in out.splitlines() if not statement.fullmatch(line)] == []
+    if shutil.which("dot"):
+        drawn = subprocess.run(["dot", "-Tsvg"], input=out, capture_output=True, text=True, check=True)
+        assert drawn.stdout.count('class="edge"') == out.count(" -> ")
     for entry in default_registry():
         key = f'"{entry.feature.channel}/{entry.feature.name}"'
         assert f"    {key} [label=" in out, "a node"

@@ -15,6 +15,7 @@ WRITTEN = sorted(p.name for p in DOCS.glob("*.md"))
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["concepts.md", "runners.md", "scaling.md"])
 def test_every_command(page, tmp_path):
+    pages.with_demo(tmp_path)
     for language, block in pages.blocks((DOCS / page).read_text()):
         if language == "console":
             pages.check_commands(block, tmp_path)
@@ -23,6 +24,7 @@ def test_every_command(page, tmp_path):
 @pytest.mark.slow
 def test_the_tutorial_from_top_to_bottom(tmp_path):
     """As a reader does, but for pip: the package is made importable, and known, as an editable install does it."""
+    pages.with_demo(tmp_path)
     site, source = tmp_path / "site", tmp_path / "my-plugin/src"
     environment = {"PYTHONPATH": f"{site}:{source}"}
     for language, block in pages.blocks((DOCS / "tutorial.md").read_text()):

@@ -281,8 +281,31 @@ def test_threads_compile_one_after_the_other(monkeypatch):
 
 
 @pytest.mark.kernels
+def test_a_kernel_that_does_not_compile_says_so_in_one_line_where_it_is_called(compiling):
+    """And stops no other that is prepared beside it."""
+
+    @_jit.kernel
+    def wrong(x: Floats, out: OutFloats) -> None:
+        for i in range(x.shape[0]):
+            out[i] = x[i].nothing
+
+    @_jit.kernel
+    def right(x: Floats, out: OutFloats) -> None:
+        out[0] = x[0]
+
+    _jit.prepare([wrong, right])
+    assert (wrong.signatures, right.signatures) == (0, 1)
+    with pytest.raises(TickstateError) as caught:
+        wrong(np.zeros(1), np.zeros(1))
+    assert str(caught.value).count("\n") == 0
+    assert "it does not compile: Unknown attribute 'nothing' of type float64" in str(caught.value)
+    line = wrong.function.__code__.co_firstlineno + 3
+    assert caught.value.where.endswith(f"wrong' ({__file__}, line {line})")
+
+
+@pytest.mark.kernels
 def test_without_a_cache_folder_it_compiles_all_the_same(compiling, monkeypatch):
-    monkeypatch.setattr(_jit, "cache_folder", lambda package: None)
+    monkeypatch.setattr(_jit, "cache_folder", lambda *packages: None)
 
     @kernel
     def triple(x: Floats, out: OutFloats) -> None:
@@ -392,18 +415,25 @@ print(ready, out[0])
 
 
 @pytest.mark.slow
-def test_an_edit_of_a_helper_in_another_file_is_seen(tmp_path):
-    """numba's own cache would go on with the old one."""
+@pytest.mark.parametrize("place", ["edited.inner", "edited.deep.inner", "other.inner"])
+def test_an_edit_of_a_helper_in_another_file_is_seen(place, tmp_path):
+    """numba's own cache would go on with the old one; the helper may be of another folder, or another package."""
 
     def said():
         env = os.environ | {"TICKSTATE_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "0"}
         run = [sys.executable, "-c", RUN_PACKAGE, str(tmp_path)]
         return subprocess.run(run, check=True, capture_output=True, text=True, env=env).stdout.split()
 
-    write_package(tmp_path, "edited", 2.0)
+    def write(factor):
+        outer = write_package(tmp_path, "edited", factor) / "outer.py"
+        outer.write_text(outer.read_text().replace("edited.inner", place))
+        write_package(tmp_path / "edited", "deep", factor)
+        write_package(tmp_path, "other", factor)
+
+    write(2.0)
     assert said() == ["False", "20.0"]
     assert said() == ["True", "20.0"]
-    write_package(tmp_path, "edited", 3.5)
+    write(3.5)
     assert said() == ["False", "35.0"]
 
 

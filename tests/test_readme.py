@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from pages import SHOWN, check_commands, commands, run
+from pages import SHOWN, check_commands, commands, run, with_demo
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -81,6 +81,7 @@ def test_links_lead_somewhere():
 
 @pytest.mark.slow
 def test_notebook_example(tmp_path):
+    with_demo(tmp_path)
     done = run("features run --runner single --demo --channel orderbook --exchange alpha --symbol BTC-USDT", tmp_path)
     assert done.returncode == 0, done.stderr
     done = run(f"python {shlex.quote(str(ROOT / 'examples' / 'notebook.py'))}", tmp_path)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import types
-
+import bronze
 import numpy as np
 import pytest
+from plugins import Point
 
 from tickstate import Column, Feature, FeatureError, Lookback, Param, Registry, Settings, default_registry
 from tickstate.features.graph import build_graph
 from tickstate.kernels import step, window
+from tickstate.runners import cli
+from tickstate.runners.plan import Selection, make_plan
 
 BOOK = ("capture_ts", "bid_price", "ask_price")
 SECOND = 1_000_000
@@ -341,38 +342,6 @@ def test_settings_are_checked(given):
         Settings(**given)
 
 
-class Point:
-    """An entry point of a distribution that is not installed."""
-
-    def __init__(self, name, loaded, package):
-        self.name, self._loaded = name, loaded
-        self.value = f"{package}:{name}"
-        self.dist = types.SimpleNamespace(name=package)
-
-    def load(self):
-        if isinstance(self._loaded, Exception):
-            raise self._loaded
-        return self._loaded
-
-
-@pytest.fixture
-def plugins(monkeypatch):
-    """The default registry with entry points of ours."""
-    plain = importlib.metadata.entry_points
-
-    def use(*points):
-        def entry_points(**chosen):
-            return list(points) if chosen.get("group") == "tickstate.features" else plain(**chosen)
-
-        monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
-        default_registry.cache_clear()
-        return default_registry()
-
-    yield use
-    monkeypatch.undo()
-    default_registry.cache_clear()
-
-
 def test_entry_points_are_loaded(plugins):
     one, two, three = (feature(n) for n in ("one", "two", "three"))
     registry = plugins(Point("z", [two, three], "b-package"), Point("y", one, "a-package"))
@@ -382,14 +351,28 @@ def test_entry_points_are_loaded(plugins):
     assert "one_value" in {c.name for c in build_graph("orderbook", ["one"]).columns}
 
 
-def test_a_plugin_that_breaks_a_rule_is_named(plugins):
-    with pytest.raises(FeatureError, match=r"package 'a-package'.*'ofi'"):
-        plugins(Point("x", feature("mine", column="ofi"), "a-package"))
+@pytest.mark.parametrize("error", [ImportError("No module named 'theirs'"), SystemExit(3), ZeroDivisionError("x")])
+def test_a_plugin_that_cannot_be_imported_is_left_out_and_named(plugins, error):
+    registry = plugins(Point("x", error, "a-package"), Point("good", feature("good"), "b-package"))
+    [found] = registry.left_out
+    assert found.where == "entry point 'x' of package 'a-package'"
+    assert type(error).__name__ in found.got
+    assert "pip uninstall a-package" in found.fix
+    assert registry.find("good")
+    with pytest.raises(FeatureError, match=r"unknown feature 'bad'.*left out: entry point 'x' of package 'a-package'"):
+        registry.find("bad")
 
 
-def test_a_plugin_that_cannot_be_imported_is_named(plugins):
-    with pytest.raises(FeatureError, match="a-package"):
-        plugins(Point("x", ImportError("No module named 'theirs'"), "a-package"))
+def test_who_reads_what_is_left_out_is_left_out_too(plugins):
+    registry = plugins(
+        Point("a", feature("reader", inputs=("maker_value",)), "a-package"),
+        Point("b", feature("maker", inputs=("nothing_such",)), "b-package"),
+        Point("c", feature("good"), "c-package"),
+    )
+    assert [e.where for e in registry.left_out] == [
+        "plugin 'maker' of package 'b-package'", "plugin 'reader' of package 'a-package'",
+    ]  # fmt: skip
+    assert [e.package for e in registry if e.package != "tickstate"] == ["c-package"]
 
 
 def test_inputs_may_be_made_by_a_plugin_that_comes_later(plugins):
@@ -410,14 +393,29 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_one_broken_plugin_says_which_package_to_remove(plugins, what):
+def test_one_broken_plugin_is_left_out_and_says_which_package_to_remove(plugins, what):
     make, says = WRONG[what]
-    with pytest.raises(FeatureError) as caught:
-        plugins(Point("good", feature("good"), "a-package"), Point("bad", make(), "b-package"))
-    assert "'b-package'" in caught.value.where
+    registry = plugins(Point("good", feature("good"), "a-package"), Point("bad", make(), "b-package"))
+    [error] = registry.left_out
+    assert "'b-package'" in error.where
     for text in (*says, "'mine'" if what != "circle" else "mine", "pip uninstall b-package"):
-        assert text in str(caught.value)
-    assert "a-package" not in str(caught.value)
+        assert text in str(error)
+    assert "a-package" not in str(error)
+    assert [e.package for e in registry if e.package != "tickstate"] == ["a-package"], "the others are in"
+    assert "good" in {f.name for f in build_graph("orderbook", ["good"]).features}
+
+
+def test_what_is_left_out_is_told_by_a_plan_and_by_features_list(plugins, capsys, monkeypatch):
+    plugins(Point("bad", ImportError("no numpy"), "b-package"))
+    plan = make_plan(Selection(bronze.tiny() / "bronze", bronze.tiny() / "silver"))
+    assert plan.notices == [f"left out: {default_registry().left_out[0]}"]
+    monkeypatch.setattr("sys.argv", ["features", "list"])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 1
+    said = capsys.readouterr()
+    assert said.err == f"left out: {default_registry().left_out[0]}\n"
+    assert "ofi_sum" in said.out
 
 
 def test_the_reference_of_a_feature_has_all_it_needs():

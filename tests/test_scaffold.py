@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
-from importlib import metadata
 from pathlib import Path
 
+import bronze
+import pyarrow.parquet as pq
 import pytest
 
 import tickstate
@@ -123,21 +125,9 @@ def test_nothing_is_overwritten(tmp_path):
         scaffold.write_package("fine", "row", tmp_path / "empty")
 
 
-def version_of(package):
-    try:
-        return tuple(int(part) for part in metadata.version(package).split(".")[:2])
-    except metadata.PackageNotFoundError:
-        return ()
-
-
-CAN_BUILD = version_of("pip") and (version_of("setuptools") >= (70, 1) or version_of("wheel"))
-"""Whether pip can build a wheel here without fetching anything."""
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not CAN_BUILD, reason="no pip, or no setuptools that builds wheels, in this environment")
 def test_installed_it_is_listed_checked_and_tested(tmp_path):
-    """As a user does: pip install, features list, features check, its own pytest, features check --renew."""
+    """As a user does: pip install, list, check, run, its own pytest, check --renew; then one of them is uninstalled."""
     site = tmp_path / "site"
     folders = {f"mine_{kind}": tmp_path / kind for kind in KINDS}
     for (name, folder), kind in zip(folders.items(), KINDS, strict=True):
@@ -153,13 +143,21 @@ def test_installed_it_is_listed_checked_and_tested(tmp_path):
               *map(str, folders.values()))  # fmt: skip
     assert pip.returncode == 0, pip.stderr
     listed = run(*features, "list").stdout
-    for name, folder in folders.items():
+    for name in folders:
         assert any(line.split()[0] == name and scaffold.package_name(name) in line for line in listed.splitlines())
-        tests = run("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=folder)
-        assert tests.returncode == 0, tests.stdout
+    tests = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(f / "tests") for f in folders.values()))
+    assert tests.returncode == 0, tests.stdout
+    assert tests.stdout.count(" passed") == 1
     checked = run(*features, "check", *folders)
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert checked.stdout.count("waived  version_raised") == len(folders)
+    lake = bronze.tiny()
+    chosen = [part for name in folders for part in ("--feature", name)]
+    places = ("--bronze", str(lake / "bronze"), "--silver", str(tmp_path / "silver"), "--gold", str(tmp_path / "gold"))
+    made = run(*features, "run", "--runner", "batch", "--workers", "1", *places, *chosen)
+    assert made.stdout.startswith("8 partitions computed, 0 up to date, 0 failed"), made.stdout + made.stderr
+    part = next((tmp_path / "silver/orderbook").rglob("part-0.parquet"))
+    assert {"mine_row", "mine_step", "mine_window", "mine_joined"} <= set(pq.read_schema(part).names)
     renewed = run(*features, "check", *folders, "--renew")
     assert renewed.stdout.endswith(f"{len(folders)} records changed\n"), renewed.stderr
     assert "0 waived" in run(*features, "check", *folders, "--only", "version_raised").stdout
@@ -172,6 +170,12 @@ def test_installed_it_is_listed_checked_and_tested(tmp_path):
     refused = run(*features, "check", "mine_row", "--renew")
     assert refused.returncode == 2
     assert "expected version 2; raise version in the class" in refused.stderr
+    for place in (*site.glob("tickstate_mine_row*"), *site.glob("tickstate_mine_window*.dist-info")):
+        shutil.rmtree(place)
+    again = run(*features, "run", "--runner", "batch", *places, "--feature", "mine_step")
+    assert again.returncode == 0, again.stderr
+    assert "no feature makes mine_row, mine_window any more" in again.stderr
+    assert again.stdout.startswith("nothing to do: all 8 partitions are up to date")
 
 
 def test_every_type_that_a_new_feature_imports_is_public():
