@@ -133,6 +133,7 @@ class SilverWorker(Worker):
         if loaded and lane.is_cold:
             self._dropped = "bronze or silver behind it has changed"
         began = self._link(hour, since)
+        held = self._record(hour) if span.kept else None
         with writing(path, schema, commit_path(span.silver, span.channel, span.lane, hour)) as writer:
             if since > hour * HOUR:
                 for batch in read_rows(path):
@@ -143,8 +144,7 @@ class SilverWorker(Worker):
             content = writer.close()
             if self._has_changed(hour):
                 raise Changed
-        counters = {"rows": lane.counted.rows, "duplicates": lane.counted.duplicates}
-        counters.update(out_of_order=lane.out_of_order(hour), **lane.quality.counters())
+        counters = self._counters(hour, held)
         found = self._quarantine(hour)
         chain = {name: Link(began[name], ended) for name, ended in self._chain_state().items()}
         record = self._new_record(
@@ -157,6 +157,17 @@ class SilverWorker(Worker):
             span.channel, span.lane, hour, counters=counters, quarantined=found, cutoff=span.cutoffs.get(hour),
             dropped_state=dropped,
         )  # fmt: skip
+
+    def _counters(self, hour: int, held: Commit | None) -> dict[str, int]:
+        """What a record says of the rows, the step into the hour as far as the lookback of all its columns shows it.
+
+        Where what is computed looks back less than the columns that are kept, their record (``held``) knows.
+        """
+        lane = self.lane
+        if held is not None and lane.graph.total_lookback < self.span.graph.total_lookback:
+            return held.counters
+        found = {"rows": lane.counted.rows, "duplicates": lane.counted.duplicates}
+        return {**found, "out_of_order": lane.out_of_order(hour), **lane.quality.counters()}
 
     def _joined(self, hour: int, schema: pa.Schema, added: Iterator[pa.Table]) -> Iterator[pa.Table]:
         """The columns of the partition as it is, and those that are computed beside them."""

@@ -158,6 +158,9 @@ def test_one_after_the_other_is_both_at_once(copied):
     book = lakes.ordered(lakes.random_book(np.random.default_rng(3), 40, gap=1.0, levels=3, flagged=0.2))
     for sample in SAMPLES[1:]:  # so that each is seen whatever is drawn
         hold.hypothesis.inner_test(book, [], ["top_of_book"], ["ofi"], sample)
+    # the step over midnight is in the record as far as a lookback shows it: of what is kept, not of what is added
+    tape = [tapes.trade(lakes.MIDNIGHT + s * S, trade_id=str(s)) for s in (-1, 1, 400)]
+    hold.hypothesis.inner_test(book, tape, ["volume_60s"], ["calendar"], {})
     hold()
     assert {"copied", "flags", "no trades"} <= seen
 
