@@ -15,6 +15,9 @@ from busy import ROWS, write_busy_hour
 
 _LINES: list[str] = []
 
+os.environ["POLARS_MAX_THREADS"] = "1"
+"""Read when polars is imported: peers are compared on one thread each."""
+
 
 @pytest.fixture(scope="session")
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Path:
