@@ -19,7 +19,6 @@ from benchmarks.peers import PAIRS
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 ROWS, TRADES = 200_000, 1_000_000
-ROUNDS, ROUNDS_OF_ROWS = 7, 3
 ENOUGH = 0.1
 """Seconds that tickstate computes in a round, over and over where rows are few."""
 
@@ -48,8 +47,9 @@ def seconds_of(run) -> float:
     return (time.process_time() - began) / calls
 
 
-@pytest.mark.parametrize(("family", "peer"), PAIRS, ids=[f"{f.name}-{p.tool}" for f, p in PAIRS])
-def test_beside(benchmark, note, market, small, family, peer):
+@pytest.mark.parametrize("pair", PAIRS)
+def test_beside(benchmark, note, market, small, pair):
+    family, peer = PAIRS[pair]
     assert differences(family, peer, small) == []
     given = market.first(peer.share)
     rows, ours, theirs = family.rows(given), family.ours(given), peer.prepare(given)
@@ -59,8 +59,7 @@ def test_beside(benchmark, note, market, small, family, peer):
         mine.append(seconds_of(ours))
 
     benchmark.group = f"peers: {family.name}"
-    slow = peer.tool.startswith("Python")
-    benchmark.pedantic(theirs, setup=before, rounds=ROUNDS_OF_ROWS if slow else ROUNDS, warmup_rounds=0 if slow else 1)
+    benchmark.pedantic(theirs, setup=before, rounds=peer.rounds, warmup_rounds=0 if "Python" in peer.tool else 1)
     times = benchmark.stats.stats.data
     mine = mine[-len(times) :]
     benchmark.extra_info.update(family=family.name, tool=peer.tool, of=family.of, columns=len(family.columns), rows=rows)
