@@ -62,7 +62,9 @@ def test_beside(benchmark, note, market, small, pair):
     benchmark.pedantic(theirs, setup=before, rounds=peer.rounds, warmup_rounds=0 if "Python" in peer.tool else 1)
     times = benchmark.stats.stats.data
     mine = mine[-len(times) :]
-    benchmark.extra_info.update(family=family.name, tool=peer.tool, of=family.of, columns=len(family.columns), rows=rows)
+    benchmark.extra_info.update(
+        family=family.name, tool=peer.tool, of=family.of, columns=len(family.columns), rows=rows
+    )
     benchmark.extra_info.update(differs=peer.differs, omits=len(peer.omits))
     note("ns a row", 1e9 * statistics.median(times) / rows)
     note("ns a row of tickstate", 1e9 * statistics.median(mine) / rows)

@@ -42,4 +42,3 @@ def tick_bars(tape: pa.Table, trades: int) -> Bars:
 
 def volume_bars(tape: pa.Table, volume: float) -> Bars:
     return bars(tape, lambda rules, columns: rules._volume_bar_indexer(columns["amount"], volume))
-

@@ -123,10 +123,11 @@ def draw(data: dict[str, Any], path: Path) -> None:
     with pyplot.rc_context({"svg.hashsalt": "tickstate", "svg.fonttype": "none", "font.size": 9}):
         figure, axes = pyplot.subplots(figsize=(8, 0.24 * len(found) + 1.2), layout="constrained")
         places = list(range(len(found)))
-        axes.barh(places, [i[RATIO] for i in found], color=[colours[i["tool"]] for i in found])
+        axes.barh(places, [i[RATIO] - 1 for i in found], left=1, color=[colours[i["tool"]] for i in found])
         axes.set_yticks(places, [f"{i['family']}, {i['tool']}" for i in found])
         axes.invert_yaxis()
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         axes.axvline(1.0, color="black", linewidth=0.8)
         axes.bar_label(axes.containers[0], [shown(i[RATIO]) for i in found], padding=3)
         axes.margins(x=0.12, y=0.01)

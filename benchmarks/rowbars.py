@@ -124,10 +124,7 @@ def _print_bars(tape: pa.Table, expected: int, threshold: Any, add: Any, theta: 
     for trade in rows_of(tape):
         bar = bar or Bar(trade["price"])
         bar.add(trade)
-        if closed:
-            met = theta(bar.buy, bar.sell) >= threshold() or bar.count >= 3 * expected
-        else:
-            met = bar.count == expected
+        met = bar.count >= (3 if closed else 1) * expected or (closed and theta(bar.buy, bar.sell) >= threshold())
         add(trade["side"], trade["amount"])
         if met:
             yield bar.row()

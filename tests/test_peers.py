@@ -1,4 +1,4 @@
-"""The table of peers: what others make of a small seeded market is what tickstate makes, but for what the table says."""
+"""The table of peers: what others make of a small seeded market is what tickstate makes, but for what it says."""
 
 from __future__ import annotations
 
