@@ -18,6 +18,7 @@ from busy import ROWS, write_busy_hour
 
 VERSIONS = ("numba", "numpy", "pyarrow", "polars", "duckdb", "finmlkit")
 _LINES: list[str] = []
+_LOAD = os.getloadavg()[0]
 
 os.environ["POLARS_MAX_THREADS"] = "1"
 """Read when polars is imported: peers are compared on one thread each."""
@@ -57,6 +58,7 @@ def note(benchmark) -> Callable[..., None]:
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """What the report says of the run beside the processor."""
     machine_info["cores"] = len(os.sched_getaffinity(0))
+    machine_info["load"] = _LOAD
     machine_info["versions"] = {name: version(name) for name in VERSIONS if find_spec(name) is not None}
 
 

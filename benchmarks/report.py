@@ -42,7 +42,8 @@ def header(data: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     cpu = machine["cpu"].get("brand_raw") or machine["machine"]
     python = f"{machine['python_implementation']} {machine['python_version']}"
-    return f"Measured on {day} on {cpu}, {machine['cores']} cores, {machine['system']}, with {python}, {versions}."
+    place = f"{cpu}, {machine['cores']} cores, {machine['system']}, load {machine['load']:.1f} beforehand"
+    return f"Measured on {day} on {place}, with {python}, {versions}."
 
 
 def aims(data: dict[str, Any]) -> str:
@@ -95,8 +96,10 @@ def section(data: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             header(data), aims(data),
-            "How many times as fast as others, in memory, one thread each, on the same rows in the same run; the table "
-            "of peers (`benchmarks/peers.py`) has each form and what it does otherwise:",
+            "How many times as fast tickstate is as others, in memory, one thread each, on the same rows in the same "
+            "run. `Python rows` is a row-at-a-time processor with deques and running totals; `sums anew` is the same "
+            "but for windows that it sums anew at every row, so that they do not drift. The table of peers "
+            "(`benchmarks/peers.py`) has every form, and what it does otherwise.",
             peers(data), f"![Times as fast as peers]({PLOT})",
         )
     )  # fmt: skip
