@@ -17,7 +17,7 @@ FILE = ROOT / "tests" / "benchmarks.json"
 README = (ROOT / "README.md").read_text()
 DATA = json.loads(FILE.read_text())
 SECTION = """\
-Measured on 2026-01-02 on Some CPU, 2 cores, Linux, load 0.4 beforehand, with CPython 3.11.7, numba 0.61.2, polars 2.1.0.
+Measured on 2026-01-02 on A CPU, 2 cores, Linux, load 0.4 beforehand, with CPython 3.11.7, numba 0.61.2, polars 2.1.0.
 
 | what | measured | aim |
 | --- | --- | --- |
