@@ -98,8 +98,9 @@ def section(data: dict[str, Any]) -> str:
             header(data), aims(data),
             "How many times as fast tickstate is as others, in memory, one thread each, on the same rows in the same "
             "run. `Python rows` is a row-at-a-time processor with deques and running totals; `sums anew` is the same "
-            "but for windows that it sums anew at every row, so that they do not drift. The table of peers "
-            "(`benchmarks/peers.py`) has every form, and what it does otherwise.",
+            "but for windows that it sums anew at every row, so that they do not drift: the fuller they are, the "
+            "dearer (timed on the first 2 % of the rows). The table of peers (`benchmarks/peers.py`) has every form, "
+            "and what it does otherwise.",
             peers(data), f"![Times as fast as peers]({PLOT})",
         )
     )  # fmt: skip
