@@ -7,7 +7,7 @@ It drives the comparison tests (tests/test_peers.py), the benchmarks (bench_peer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import tickstate
 from benchmarks import deques, peer_duckdb, peer_finmlkit, peer_polars, rowbars, rowwise
 from benchmarks.market import Market
 from tickstate.features.barengine import BarBuilder, find_kind
+from tickstate.features.engine import Engine
 from tickstate.features.graph import build_graph
 
 Run = Callable[[], Any]
@@ -94,28 +95,25 @@ def from_books(*features: str, joined: bool = False) -> Prepare:
     return prepare
 
 
+@dataclass(frozen=True)
+class SilverRows:
+    """Columns of silver as the engine takes rows."""
+
+    flag: np.ndarray
+    arrays: Mapping[str, np.ndarray]
+    lead: int = 0
+
+
 def from_silver(*features: str) -> Prepare:
-    """The kernels of windows, over columns that are there."""
+    """The engine over columns that are there: windows alone, without what they are windows of."""
 
     def prepare(market: Market) -> Run:
         graph = build_graph("orderbook", features)
-        chosen = [f for f in graph.features if f.name in features]
-        arrays = {c: market.silver[c].to_numpy() for c in market.silver.column_names}
+        graph = replace(graph, features=tuple(f for f in graph.features if f.name in features))
+        arrays = {name: market.silver[name].to_numpy() for name in market.silver.column_names}
         arrays["capture_ts"] = market.silver["capture_ts"].cast(pa.int64()).to_numpy()
-        for name, array in arrays.items():
-            arrays[name] = array.view()
-            arrays[name].flags.writeable = False
-
-        def run() -> dict[str, np.ndarray]:
-            found: dict[str, np.ndarray] = {}
-            for feature in chosen:
-                out = np.empty((len(feature.names), market.silver.num_rows))
-                state = feature.new_state() if feature.state is not None else ()
-                feature.kernel(*(arrays[name] for name in feature.inputs), 0, *state, *feature.call, out)
-                found |= dict(zip(feature.names, out, strict=True))
-            return found
-
-        return run
+        rows = SilverRows(np.zeros(market.silver.num_rows, np.uint8), arrays)
+        return lambda: {name: values.data for name, values in Engine(graph).push(rows).items()}
 
     return prepare
 
