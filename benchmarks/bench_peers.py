@@ -1,48 +1,72 @@
-"""Windows beside a peer: the sum of one column over the last 60 s, by our kernel and by polars."""
+"""Every pair of the table of peers: a tool's form of a family of columns, and tickstate's on the same rows, in turn.
+
+One thread each, in memory, warm. Times are CPU times, and a ratio is the median over rounds of the peer's time over
+that of tickstate in the same round, so that what else the machine does falls on both.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-import polars as pl
+import importlib
+import statistics
+import time
+
+import pyarrow as pa
 import pytest
-from busy import ROWS
 
-from tickstate.features.graph import build_graph
+from benchmarks.agreement import differences
+from benchmarks.market import make_market, small_market
+from benchmarks.peers import PAIRS
 
-GRAPH = build_graph("orderbook", ["ofi_sum"], params={"ofi_sum": {"horizons": [60]}})
-FEATURE = GRAPH.producers["ofi_sum_60s"]
+pytestmark = pytest.mark.benchmark(timer=time.process_time)
+ROWS, TRADES = 200_000, 1_000_000
+ENOUGH = 0.1
+"""Seconds that tickstate computes in a round, over and over where rows are few."""
 
 
 @pytest.fixture(scope="module")
-def column():
-    """An hour of times, no two equal, and order flow."""
-    rng = np.random.Generator(np.random.PCG64(5))
-    times = np.cumsum(rng.integers(1, 2 * 3_600_000_000 // ROWS, ROWS))
-    flow = np.round(rng.normal(0.0, 100.0, ROWS), 3)
-    for array in (times, flow):
-        array.flags.writeable = False
-    return times, flow
+def market():
+    polars = importlib.import_module("polars")
+    assert polars.thread_pool_size() == 1, "polars was imported before benchmarks/conftest.py set POLARS_MAX_THREADS"
+    threads = pa.cpu_count()
+    pa.set_cpu_count(1)
+    yield make_market(ROWS, TRADES)
+    pa.set_cpu_count(threads)
 
 
-def ours(times, flow):
-    out = np.empty((1, ROWS))
-    FEATURE.kernel(times, flow, 0, *FEATURE.call, out)
-    return out[0]
+@pytest.fixture(scope="module")
+def small():
+    return small_market()
 
 
-def polars(times, flow):
-    frame = pl.DataFrame({"t": times, "x": flow}).with_columns(pl.col("t").cast(pl.Datetime("us")))
-    return frame.select(pl.col("x").rolling_sum_by("t", "60s", closed="right")).to_series().to_numpy()
+def seconds_of(run) -> float:
+    """CPU seconds of a call."""
+    began, calls = time.process_time(), 0
+    while calls == 0 or time.process_time() - began < ENOUGH:
+        run()
+        calls += 1
+    return (time.process_time() - began) / calls
 
 
-@pytest.mark.parametrize("peer", [ours, polars], ids=["tickstate", "polars"])
-def test_window_sum(benchmark, note, column, peer):
-    """The same sums but for the last bits, which in polars depend on where the column began."""
-    benchmark.group = "peers: sum over 60 s"
-    found = benchmark.pedantic(peer, args=column, rounds=9, warmup_rounds=1)
-    times, flow = column
-    begin = np.searchsorted(times, times - 60_000_000, side="right")
-    total = np.concatenate(([0.0], np.cumsum(np.abs(flow))))
-    magnitude = total[1:] - total[begin]
-    assert np.all(np.abs(found - ours(times, flow)) <= 1e-11 * magnitude)
-    note("ns a row", 1e9 * benchmark.stats.stats.median / ROWS)
+@pytest.mark.parametrize("pair", PAIRS)
+def test_beside(benchmark, note, market, small, pair):
+    family, peer = PAIRS[pair]
+    assert differences(family, peer, small) == []
+    given = market.first(peer.share)
+    rows, ours, theirs = family.rows(given), family.ours(given), peer.prepare(given)
+    mine: list[float] = []
+
+    def before():
+        mine.append(seconds_of(ours))
+
+    benchmark.group = f"peers: {family.name}"
+    benchmark.pedantic(theirs, setup=before, rounds=peer.rounds, warmup_rounds=0 if "Python" in peer.tool else 1)
+    times = benchmark.stats.stats.data
+    mine = mine[-len(times) :]
+    benchmark.extra_info.update(
+        family=family.name, tool=peer.tool, of=family.of, columns=len(family.columns), rows=rows
+    )
+    benchmark.extra_info.update(differs=peer.differs, omits=len(peer.omits))
+    note("ns a row", 1e9 * statistics.median(times) / rows)
+    note("ns a row of tickstate", 1e9 * statistics.median(mine) / rows)
+    ratios = [theirs / ours for theirs, ours in zip(times, mine, strict=True)]
+    note("times as fast, median of pairs", statistics.median(ratios), at_least=peer.aim)

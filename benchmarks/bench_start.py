@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import statistics
-import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
-FEATURES = Path(sys.executable).with_name("features")
-
-
-def cpu_and_wall(*command: object, **environment: str) -> tuple[float, float]:
-    """CPU seconds (user and system) and wall seconds of a process."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [str(c) for c in command], env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    said = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    assert process.returncode == 0, said
-    return usage.ru_utime + usage.ru_stime, time.perf_counter() - began
+from benchmarks.children import FEATURES, run_child
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """A demo lake, up to date."""
     lake = tmp_path_factory.mktemp("start") / "demo-lake"
-    cpu_and_wall(FEATURES, "run", "--runner", "single", "--demo", "--lake", lake)
+    run_child(FEATURES, "run", "--runner", "single", "--demo", "--lake", lake)
     return lake
 
 
@@ -41,8 +23,8 @@ def test_help(benchmark, note):
     over: list[tuple[float, float]] = []
 
     def both():
-        help_, bare = cpu_and_wall(FEATURES, "--help"), cpu_and_wall(sys.executable, "-c", "pass")
-        over.append((help_[0] - bare[0], help_[1] - bare[1]))
+        help_, bare = run_child(FEATURES, "--help"), run_child(sys.executable, "-c", "pass")
+        over.append((help_.cpu - bare.cpu, help_.wall - bare.wall))
 
     benchmark.group = "start: features --help and python -c pass"
     benchmark.pedantic(both, rounds=15, warmup_rounds=1)
@@ -54,7 +36,7 @@ def test_nothing_to_do(benchmark, note, demo):
     """A second run over a lake that is up to date."""
     benchmark.group = "start: a run with nothing to do"
     cpu: list[float] = []
-    benchmark.pedantic(lambda: cpu.append(cpu_and_wall(FEATURES, "run", "--lake", demo)[0]), rounds=7, warmup_rounds=1)
+    benchmark.pedantic(lambda: cpu.append(run_child(FEATURES, "run", "--lake", demo).cpu), rounds=7, warmup_rounds=1)
     note("wall seconds, median", benchmark.stats.stats.median, at_most=1.0)
     note("CPU seconds, median", statistics.median(cpu[1:]))
 
@@ -64,6 +46,6 @@ def test_first_run(benchmark, note, tmp_path):
     command = (FEATURES, "run", "--runner", "batch", "--demo", "--lake", tmp_path / "demo-lake")
     cache = {"TICKSTATE_CACHE_DIR": str(tmp_path / "kernels")}
     benchmark.group = "start: the first run ever"
-    cpu, _ = benchmark.pedantic(cpu_and_wall, args=command, kwargs=cache, rounds=1)
+    cost = benchmark.pedantic(run_child, args=command, kwargs=cache, rounds=1)
     note("wall seconds", benchmark.stats.stats.median, at_most=60.0)
-    note("CPU seconds, of all processes", cpu)
+    note("CPU seconds, of all processes", cost.cpu)

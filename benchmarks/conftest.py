@@ -8,12 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from busy import ROWS, write_busy_hour
 
+VERSIONS = ("numba", "numpy", "pyarrow", "polars", "duckdb", "finmlkit")
 _LINES: list[str] = []
+_LOAD = os.getloadavg()[0]
+
+os.environ["POLARS_MAX_THREADS"] = "1"
+"""Read when polars is imported: peers are compared on one thread each."""
+
+
+def plain(value: float) -> str:
+    """A number without an exponent."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
 @pytest.fixture(scope="session")
@@ -31,14 +44,22 @@ def note(benchmark) -> Callable[..., None]:
         bound = ""
         if at_least is not None or at_most is not None:
             met = (at_least is None or value >= at_least) and (at_most is None or value <= at_most)
-            limit = f"at least {at_least:,.6g}" if at_least is not None else f"at most {at_most:,.6g}"
+            limit = f"at least {plain(at_least)}" if at_least is not None else f"at most {plain(at_most)}"
             bound = f" (target {limit}: {'met' if met else 'MISSED'})"
             benchmark.extra_info[f"{what}: target"] = limit
+            benchmark.extra_info[f"{what}: met"] = bool(met)
         _LINES.append(f"{benchmark.name}: {what}: {value:,.6g}{bound}")
         if bound and os.environ.get("TICKSTATE_BENCH_ASSERT") == "1":
             assert met, _LINES[-1]
 
     return record
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """What the report says of the run beside the processor."""
+    machine_info["cores"] = len(os.sched_getaffinity(0))
+    machine_info["load"] = _LOAD
+    machine_info["versions"] = {name: version(name) for name in VERSIONS if find_spec(name) is not None}
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
