@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tickstate.kernels import book
+from tickstate.kernels import book, room
 from tickstate.lake.arrow import int64_values, one_chunk, plain
 
 LEAD = 1
@@ -60,7 +60,7 @@ class _Side:
         if array.null_count:
             values, offsets = _without_null_lists(array)
         price, size = (plain(_child(values, name)) for name in ("price", "size"))
-        self.price, self.size = np.empty((LEAD + n, depth)), np.empty((LEAD + n, depth))
+        self.price, self.size = room.empty(LEAD + n, depth), room.empty(LEAD + n, depth)
         self.levels, self.faults = np.empty(n, np.int64), np.empty(n, np.uint8)
         book.fill_side(
             offsets.astype(np.int32, copy=False), price, size, sign, LEAD,
