@@ -57,6 +57,23 @@ def read_hour(
         yield kept
 
 
+def regroup(tables: Iterable[pa.Table], first: int, size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of ``size``, cut where a count from ``first`` on is a multiple of it; nothing is copied."""
+    waiting: list[pa.Table] = []
+    wanted = size - first % size
+    for table in tables:
+        while table.num_rows:
+            part = table.slice(0, wanted)
+            table = table.slice(part.num_rows)
+            waiting.append(part)
+            wanted -= part.num_rows
+            if not wanted:
+                yield pa.concat_tables(waiting)
+                waiting, wanted = [], size
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
 def sort_rows(table: pa.Table) -> pa.Table:
     """Order rows by (capture_ts, timestamp, nonce with null as 0); equal keys keep their order."""
     return table if in_key_order(table) else table.take(pa.array(np.lexsort(_keys(table)[::-1])))

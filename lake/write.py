@@ -65,7 +65,7 @@ class PartitionWriter:
             self._flush(whole.slice(begin, ROW_GROUP_ROWS))
             begin += ROW_GROUP_ROWS
             self._count -= ROW_GROUP_ROWS
-        self._waiting = [whole.slice(begin)]
+        self._waiting = [whole.slice(begin)] if self._count else []
 
     def close(self) -> str:
         """Write what waits and the footer; returns the content hash."""

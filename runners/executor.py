@@ -136,6 +136,7 @@ class SilverWorker(Worker):
             found = lane.tables(hour, since, end, writer.rows)
             for table in self._joined(hour, schema, found) if span.kept else found:
                 writer.write(table)
+                del table  # the writer alone holds it now
             content = writer.close()
             if self._has_changed(hour):
                 raise Changed
