@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, State, helper, kernel
-from tickstate.kernels.window import BEFORE_ALL, SUMS, find_edges, fold_sums
+from tickstate.kernels.window import BEFORE_ALL, ROOT_OF_SQUARES, SUMS, find_edges, fold_sums
 
 CELL = 1_000_000  # microseconds
 CELLS = np.dtype([("time", "i8"), ("sum", "f8")])
@@ -67,15 +67,14 @@ def cell_volatility(
     found = fill_cells(capture_ts, x, begin, kept, times, sums)
     last, ends = completed(capture_ts, start, times[:found])
     suffix, below = np.empty(found + 1), np.empty(found + 1, np.int64)
-    counts, edges, carry = np.empty(n - start, np.int64), np.empty(n - start, np.int64), np.zeros(1, SUMS)
+    edges, carry = np.empty(n - start, np.int64), np.zeros(1, SUMS)
     for h in range(widths.shape[0]):
         carry[0]["known"] = 0
         find_edges(times[:found], last, ends, widths[h], edges)
         fold_sums(
-            times[:found], sums[:found], True, 0, last, ends, edges, widths[h], carry[0], suffix, below, out[h], counts
+            times[:found], sums[:found], ROOT_OF_SQUARES, 0, last, ends, edges, widths[h], carry[0], suffix, below,
+            out[h], ends,
         )  # fmt: skip
-        for q in range(n - start):
-            out[h, q] = math.sqrt(out[h, q]) if counts[q] else math.nan
     kept = min(found, room)
     for j in range(kept):
         memory[1 + j]["time"], memory[1 + j]["sum"] = times[found - kept + j], sums[found - kept + j]

@@ -166,20 +166,33 @@ def book_vwap(
 
 
 @helper
-def decayed_depth(price, size, row, count, sign, mid, decay_bps, old, kept, new):
-    """sum of size * exp(-d / decay_bps); ``new`` (2, l) receives the prices and their exponentials.
+def fill_weights(price, row, count, sign, mid, decay_bps, old, kept, new):
+    """new (2, l) = the prices of a side and their exp(-d / decay_bps); whether ``old`` had these very prices.
 
     ``old`` holds those of the row before, ``kept`` of them of this mid: most levels of a feed are in the next snapshot
-    as well, and finding one there takes a third of the time of an exponential.
+    as well, and finding one there takes a third of the time of an exponential. Where all are there, ``new`` is not filled.
     """
-    total, k = 0.0, 0
+    differ = 0 if kept == count else 1
+    for j in range(min(kept, count)):
+        differ += 0 if old[0, j] == price[row, j] else 1
+    if differ == 0:
+        return True
+    k = 0
     for j in range(count):
         p = price[row, j]
         while k < kept and sign * old[0, k] > sign * p:
             k += 1
         new[0, j] = p
         new[1, j] = old[1, k] if k < kept and old[0, k] == p else math.exp(-distance_bps(p, mid) / decay_bps)
-        total += size[row, j] * new[1, j]
+    return False
+
+
+@helper
+def sum_products(size, row, count, weights):
+    """sum of size * weight over the levels."""
+    total = 0.0
+    for j in range(count):
+        total += size[row, j] * weights[1, j]
     return total
 
 
@@ -188,18 +201,22 @@ def smart_depth(
     bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
     bid_levels: Ints, ask_levels: Ints, start: Int, decay_bps: Float, out: Block,
 ) -> None:  # fmt: skip
-    """Depth discounted by distance from the mid, both sides (lots), and their imbalance. k = 3."""
+    """Depth discounted by distance from the mid, sum of size * exp(-d / decay_bps), of bids and asks (lots), and their
+    imbalance. k = 3."""
     seen, last = np.empty((2, 2, 2, bid_price.shape[1])), 0.0
-    bids, asks = 0, 0
+    bids, asks, b, a = 0, 0, 0, 0
     for i in range(start, bid_price.shape[0]):
-        o, now = i - start, i & 1
+        o = i - start
         mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
         if mid != last:
             bids, asks, last = 0, 0, mid
-        old, new = seen[1 - now], seen[now]
-        bid = decayed_depth(bid_price, bid_size, i, bid_levels[i], 1.0, mid, decay_bps, old[0], bids, new[0])
-        ask = decayed_depth(ask_price, ask_size, i, ask_levels[i], -1.0, mid, decay_bps, old[1], asks, new[1])
+        if not fill_weights(bid_price, i, bid_levels[i], 1.0, mid, decay_bps, seen[0, b], bids, seen[0, 1 - b]):
+            b = 1 - b
+        if not fill_weights(ask_price, i, ask_levels[i], -1.0, mid, decay_bps, seen[1, a], asks, seen[1, 1 - a]):
+            a = 1 - a
         bids, asks = bid_levels[i], ask_levels[i]
+        bid = sum_products(bid_size, i, bids, seen[0, b])
+        ask = sum_products(ask_size, i, asks, seen[1, a])
         out[0, o] = bid
         out[1, o] = ask
         out[2, o] = ratio(bid - ask, bid + ask)

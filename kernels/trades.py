@@ -12,7 +12,7 @@ import numpy as np
 
 from tickstate.kernels._jit import Block, Float, Floats, Int, Ints, OutFloats, State, helper, kernel
 from tickstate.kernels.step import has_previous
-from tickstate.kernels.window import SUMS, find_edges, first_after, fold_sums
+from tickstate.kernels.window import RAW, SUMS, find_edges, first_after, fold_sums
 
 CLOCK_STATE = np.dtype([("first", "i8"), ("last", "i8"), ("known", "i8")])
 """trade_ts (us) of the first trade since the last gap and of the last trade; ``known`` 0 before any."""
@@ -111,9 +111,9 @@ def trade_windows(
         find_edges(trade_ts, rows, ends, widths[h], edges)
         width, carry = widths[h], (memory[h], memory[w + h], memory[2 * w + h])
         net = out[2 * w + h]
-        fold_sums(trade_ts, signed, False, new, rows, ends, edges, width, carry[1], suffix, below, net, counts)
-        fold_sums(trade_ts, sided, False, new, rows, ends, edges, width, carry[2], suffix, below, both, counts)
-        fold_sums(trade_ts, amount, False, new, rows, ends, edges, width, carry[0], suffix, below, out[h], counts)
+        fold_sums(trade_ts, signed, RAW, new, rows, ends, edges, width, carry[1], suffix, below, net, counts)
+        fold_sums(trade_ts, sided, RAW, new, rows, ends, edges, width, carry[2], suffix, below, both, counts)
+        fold_sums(trade_ts, amount, RAW, new, rows, ends, edges, width, carry[0], suffix, below, out[h], counts)
         for q in range(n):
             alive = is_alive(rows[q], ends[q], trade_ts, max_gap)
             out[h, q] = out[h, q] if alive else math.nan

@@ -29,7 +29,7 @@ import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, State, helper, kernel
 
-SUM, MEAN, ROOT_OF_SQUARES, SUM_OF_SQUARES = range(4)
+SUM, MEAN, ROOT_OF_SQUARES, SUM_OF_SQUARES, RAW = range(5)  # RAW: 0 without a value, and counts
 BLOCKS = 8  # a power of two: a slot of the ring is b & LAST, never b % BLOCKS
 LAST = BLOCKS - 1
 BEFORE_ALL = -(1 << 62)  # before any time in microseconds, and no block of any
@@ -134,12 +134,12 @@ def fill_suffix(x, square, begin, end, suffix, below):
 
 
 @helper
-def fold_sums(event_ts, x, square, i, query_ts, query_end, edges, width, carry, suffix, below, out, counts):
-    """Sums (out) and numbers of values (counts) of one window of ``width`` microseconds, for each query.
+def fold_sums(event_ts, x, kind, i, query_ts, query_end, edges, width, carry, suffix, below, out, counts):
+    """What ``kind`` makes of one window of ``width`` microseconds, for each query; ``counts`` of its values for RAW.
 
     ``edges`` as ``find_edges``; ``i``: the first event that ``carry`` does not hold yet, where anything is known.
     """
-    block = width // BLOCKS
+    block, square = width // BLOCKS, kind == ROOT_OF_SQUARES or kind == SUM_OF_SQUARES
     if carry["known"] == 0:
         carry["held"][:] = BEFORE_ALL
         i = first_after(event_ts, (query_ts[0] // block - LAST) * block - 1)
@@ -160,23 +160,19 @@ def fold_sums(event_ts, x, square, i, query_ts, query_end, edges, width, carry, 
                     rows += 1
                 i += 1
             k = edges[q] - first
-            out[q] = (suffix[k] + between) + total
-            counts[q] = below[k] + rows_between + rows
+            value, count = (suffix[k] + between) + total, below[k] + rows_between + rows
+            if kind == RAW:
+                counts[q] = count
+            elif count == 0:
+                value = math.nan
+            elif kind == MEAN:
+                value /= count
+            elif kind == ROOT_OF_SQUARES:
+                value = math.sqrt(value)
+            out[q] = value
             q += 1
         carry["ring"][s], carry["rows"][s] = total, rows
     carry["known"], carry["last"] = 1, query_ts[n - 1]
-
-
-@helper
-def finish_fold(kind, counts, row):
-    """What ``kind`` makes of sums, in place; NaN where there was no value."""
-    for q in range(row.shape[0]):
-        if counts[q] == 0:
-            row[q] = math.nan
-        elif kind == MEAN:
-            row[q] /= counts[q]
-        elif kind == ROOT_OF_SQUARES:
-            row[q] = math.sqrt(row[q])
 
 
 @kernel
@@ -193,16 +189,15 @@ def sum_windows(
     """
     n, w, columns = x.shape[0], widths.shape[0], (x, second, third, fourth)
     suffix, below, ends = np.empty(n + 1), np.empty(n + 1, np.int64), own_ends(start, n)
-    counts, edges, rows = np.empty(n - start, np.int64), np.empty(n - start, np.int64), capture_ts[start:]
+    edges, rows = np.empty(n - start, np.int64), capture_ts[start:]
     for h in range(w):
         find_edges(capture_ts, rows, ends, widths[h], edges)
         for c in range(kinds.shape[0]):
-            square, j = kinds[c] in (ROOT_OF_SQUARES, SUM_OF_SQUARES), c * w + h
+            j = c * w + h
             fold_sums(
-                capture_ts, columns[c], square, start, rows, ends, edges, widths[h], memory[j], suffix, below,
-                out[j], counts,
+                capture_ts, columns[c], kinds[c], start, rows, ends, edges, widths[h], memory[j], suffix, below,
+                out[j], ends,
             )  # fmt: skip
-            finish_fold(kinds[c], counts, out[j])
 
 
 @kernel
@@ -220,9 +215,9 @@ def ratio_windows(
         find_edges(capture_ts, rows, ends, widths[h], edges)
         above, under = memory[h], memory[w + h]
         fold_sums(
-            capture_ts, x, False, start, rows, ends, edges, widths[h], above, suffix, below, out[h], counts
+            capture_ts, x, RAW, start, rows, ends, edges, widths[h], above, suffix, below, out[h], counts
         )  # fmt: skip
-        fold_sums(capture_ts, y, False, start, rows, ends, edges, widths[h], under, suffix, below, total, counts)
+        fold_sums(capture_ts, y, RAW, start, rows, ends, edges, widths[h], under, suffix, below, total, counts)
         for q in range(n - start):
             out[h, q] = out[h, q] / total[q] if total[q] != 0.0 else math.nan
 
