@@ -74,8 +74,8 @@ class History:
         if self._end + n > self._room.shape[0]:
             held = self._end - self._begin
             room = self._room
-            if 5 * (held + n) > 4 * room.shape[0]:  # a quarter of room to move in costs few moves and little memory
-                room = np.empty((3 * (held + n) // 2, *rows.shape[1:]), rows.dtype)
+            if 8 * (held + n) > 7 * room.shape[0]:  # an eighth of room to move in costs few moves and little memory
+                room = np.empty((5 * (held + n) // 4, *rows.shape[1:]), rows.dtype)
             room[:held] = self.rows
             self._room, self._begin, self._end = room, 0, held
         self._room[self._end : self._end + n] = rows
@@ -100,7 +100,12 @@ class Engine:
     @property
     def state(self) -> State:
         """A copy of what the engine remembers now."""
-        return State({name: h.rows for name, h in self._histories.items()}, self._carried).copy()
+        return self.remembered.copy()
+
+    @property
+    def remembered(self) -> State:
+        """What the engine remembers, good until it is given more."""
+        return State({name: h.rows for name, h in self._histories.items()}, self._carried)
 
     def set_carried(self, carried: Mapping[str, tuple[np.ndarray, ...]]) -> None:
         """Replace what some features carry: where their chain of partitions goes on."""

@@ -247,7 +247,7 @@ class SilverWorker(Worker):
 
     def _chain_state(self) -> dict[str, str]:
         """What each unbounded feature carries now, as text."""
-        carried = self.lane.engine.state.carried
+        carried = self.lane.engine.remembered.carried
         names = [f.name for f in self.lane.graph.features if f.lookback().unbounded]
         return {n: b64encode(b"".join(a.tobytes() for a in carried[n])).decode() for n in names}
 

@@ -239,7 +239,7 @@ class LaneRun:
         """All that is remembered, for ``lake.state``; None where it cannot be saved (a sampled lane)."""
         if self.position is None or self._sampler is not None:
             return None
-        state, arrays = self._engine.state, {}
+        state, arrays = self._engine.remembered, {}
         arrays.update({f"tail {name}": a for name, a in state.tails.items()})
         for feature, carried in state.carried.items():
             arrays.update({f"carried {feature} {i}": a for i, a in enumerate(carried)})
