@@ -16,7 +16,7 @@ import numpy as np
 from tickstate.features.base import JOINED, SOURCES
 from tickstate.features.graph import Batch, Graph, Tail, own_tail, trades_tail
 from tickstate.kernels import columns as column_kernels
-from tickstate.kernels import room
+from tickstate.kernels import _room
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -154,7 +154,7 @@ class Engine:
             self._memories[key] = batch.new_memory()
         memory = self._memories[key]
         start, inputs = chunk.inputs(batch, bool(memory))
-        out = room.empty(len(batch.names), chunk.valid)
+        out = _room.empty(len(batch.names), chunk.valid)
         feature.kernel(*inputs, start, *self._carried.get(feature.name, ()), *memory, *batch.call, out)
         validity = np.empty((out.shape[0], (out.shape[1] + 7) // 8), np.uint8)
         nulls = np.empty(out.shape[0], np.int64)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tickstate.kernels import book, room
+from tickstate.kernels import _room, book
 from tickstate.lake.arrow import int64_values, plain
 
 LEAD = 1
@@ -54,7 +54,7 @@ class _Side:
 
     def __init__(self, column: pa.ChunkedArray, sign: float, depth: int) -> None:
         n = len(column)
-        self.price, self.size = room.empty(LEAD + n, depth), room.empty(LEAD + n, depth)
+        self.price, self.size = _room.empty(LEAD + n, depth), room.empty(LEAD + n, depth)
         self.levels, self.faults = np.empty(n, np.int64), np.empty(n, np.uint8)
         begin = 0
         for array in column.chunks:

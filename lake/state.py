@@ -44,7 +44,7 @@ def save_state(path: Path, about: Mapping[str, Any], arrays: Mapping[str, np.nda
     data = bytearray(body + sum(a.nbytes for a in arrays.values()))  # copied once: a dense lane remembers a lot
     data[start:body] = len(header).to_bytes(8, "little") + header
     for array in arrays.values():
-        data[body : body + array.nbytes] = memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")
+        data[body : body + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         body += array.nbytes
     data[:start] = MAGIC + xxhash.xxh3_128_digest(memoryview(data)[start:])
     write_bytes(path, data, "state")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tickstate.kernels import room
+from tickstate.kernels import _room
 from tickstate.lake.arrow import one_chunk
 from tickstate.lake.content import ContentHash
 from tickstate.lake.files import replacing, step
@@ -102,7 +102,7 @@ class PartitionWriter:
 def _whole(group: pa.Table) -> pa.Table:
     """A table with one chunk a column: pages must not depend on how rows came."""
     wide = [f.name for f in group.schema if f.type in _WIDE and group.column(f.name).num_chunks > 1]
-    block = room.empty(len(wide), group.num_rows)
+    block = _room.empty(len(wide), group.num_rows)
     copied = {name: _joined(group.column(name), values) for name, values in zip(wide, block, strict=True)}
     return pa.table([copied.get(f.name) or one_chunk(group.column(f.name)) for f in group.schema], schema=group.schema)
 

@@ -26,7 +26,7 @@ ROOT = Path(tickstate.__file__).resolve().parents[1]
 KERNELS = Path(_jit.__file__).resolve().parent
 FOLDERS = {path.name: path for path in [KERNELS, *(KERNELS.parent / n for n in ("features", "lake", "runners", "api"))]}
 SOURCES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
-MODULES = sorted(path.stem for path in KERNELS.glob("*.py") if path.stem not in ("__init__", "_jit"))
+MODULES = sorted(path.stem for path in KERNELS.glob("*.py") if not path.stem.startswith("_"))
 
 for module in MODULES:
     importlib.import_module(f"tickstate.kernels.{module}")
