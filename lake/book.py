@@ -54,7 +54,7 @@ class _Side:
 
     def __init__(self, column: pa.ChunkedArray, sign: float, depth: int) -> None:
         n = len(column)
-        self.price, self.size = _room.empty(LEAD + n, depth), room.empty(LEAD + n, depth)
+        self.price, self.size = _room.empty(LEAD + n, depth), _room.empty(LEAD + n, depth)
         self.levels, self.faults = np.empty(n, np.int64), np.empty(n, np.uint8)
         begin = 0
         for array in column.chunks:
