@@ -13,7 +13,7 @@ import numpy as np
 
 LEAST = 1 << 20
 """Bytes below which an array is not worth keeping."""
-IDLE = 192 << 20
+IDLE = 32 << 20
 """Bytes that are kept at most while nobody uses them."""
 
 _lock = threading.Lock()
@@ -27,7 +27,9 @@ def empty(rows: int, width: int) -> np.ndarray:
     if 8 * size < LEAST or not _counted:
         return np.empty((rows, width))
     with _lock:
-        found = min((b for b in map(_free, range(len(_kept))) if b is not None and b.size >= size), key=len, default=None)
+        found = min(
+            (b for b in map(_free, range(len(_kept))) if b is not None and b.size >= size), key=len, default=None
+        )
         if found is None or found.size > 2 * size:
             found = np.empty(size)
             _kept.append(found)

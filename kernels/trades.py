@@ -79,8 +79,6 @@ def signed_volume(
         end, value = ends[i - start], math.nan
         if has_previous(capture_ts, i, max_staleness) and is_alive(capture_ts[i], end, trade_ts, max_gap):
             value = 0.0
-            while j < end and trade_ts[j] <= capture_ts[i - 1]:
-                j += 1
             for c in range(j, end):
                 value += 0.0 if math.isnan(side[c]) else side[c] * amount[c]
         j = end

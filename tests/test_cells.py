@@ -39,7 +39,9 @@ def nulls(values):
 
 def volatility(times, x, start=0, widths=(H,)):
     out = np.empty((len(widths), len(x) - start))
-    cells.cell_volatility(times, x, start, np.zeros(widths[-1] // SECOND + 3, cells.CELLS), np.array(widths, np.int64), out)
+    cells.cell_volatility(
+        times, x, start, np.zeros(widths[-1] // SECOND + 3, cells.CELLS), np.array(widths, np.int64), out
+    )
     return out
 
 

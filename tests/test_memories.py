@@ -13,8 +13,11 @@ from tickstate.features.graph import Batch, build_graph
 from tickstate.features.registry import default_registry
 from tickstate.kernels import _room
 from tickstate.kernels.regime import RANKS, rank_in_window
+from tickstate.kernels.window import SUM, SUMS, sum_windows
 
-FEATURES = [f for f in (e.feature.make() for e in default_registry() if not hasattr(e.feature, "fold")) if f.new_memory()]
+FEATURES = [
+    f for f in (e.feature.make() for e in default_registry() if not hasattr(e.feature, "fold")) if f.new_memory()
+]
 
 
 def series(seed, n=90):
@@ -81,6 +84,16 @@ def test_more_distinct_values_than_a_memory_holds():
         parts.append(out)
         assert (memory[0]["rows"] == 0) == (end > 2)
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+@pytest.mark.kernels
+def test_nulls_in_the_blocks_behind_a_call():
+    times, x = MIDNIGHT + np.arange(12, dtype=np.int64) * SECOND, np.arange(12.0)
+    x[7] = np.nan
+    out = np.empty((1, 1))
+    widths = np.array([8 * SECOND])
+    sum_windows(times, x, x, x, x, 11, np.zeros(1, SUMS), widths, np.array([SUM]), out)
+    assert out.tolist() == [[4.0 + 5 + 6 + 8 + 9 + 10 + 11]]
 
 
 def test_features_that_are_computed_together():
