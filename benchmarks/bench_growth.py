@@ -10,8 +10,8 @@ from pinned import rounds
 
 SMALL, LARGE = 100_000, 10_000_000
 COLUMNS = (
-    "ofi_sum", "mlofi_sum", "rv", "mean_relative_spread", "ret", "rv_1s", "trade_windows", "spread_rank", "regime_shares",
-    "ofi_beta", "kyle_lambda", "depth_sigma",
+    "ofi_sum", "mlofi_sum", "rv", "mean_relative_spread", "ret", "rv_1s", "trade_windows", "spread_rank",
+    "regime_shares", "ofi_beta", "kyle_lambda", "depth_sigma",
 )  # fmt: skip
 
 

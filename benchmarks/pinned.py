@@ -1,4 +1,4 @@
-"""Figures of child processes that are held to some cores: what is timed there cannot borrow another core or a warm cache.
+"""Figures of child processes that are held to some cores: what is timed there cannot borrow another core.
 
 Run as a script it is such a child: ``python pinned.py WHAT ...`` prints one line of JSON a round.
 """

@@ -261,8 +261,8 @@ class Feature:
     source: ClassVar[str] = ""
     default: ClassVar[bool] = True
     joint: ClassVar[int] = 1
-    """Features of the same kernel, clock, lookback and first argument that one call may compute: (clock, x) are then its
-    inputs, and a call is given as many ``x``, the first repeated for those that are not there; further arguments are
+    """Features of the same kernel, clock, lookback and first argument that one call may compute: (clock, x) are then
+    its inputs, and a call is given as many ``x``, the first repeated for those that are not there; further arguments are
     tuples of one value a feature."""
     examples: ClassVar[Mapping[str, Any]] = {}
     waivers: ClassVar[Mapping[str, str]] = {}

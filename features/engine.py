@@ -15,8 +15,8 @@ import numpy as np
 
 from tickstate.features.base import JOINED, SOURCES
 from tickstate.features.graph import Batch, Graph, Tail, own_tail, trades_tail
-from tickstate.kernels import columns as column_kernels
 from tickstate.kernels import _room
+from tickstate.kernels import columns as column_kernels
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -1,7 +1,7 @@
 """Memory for large blocks that is used again.
 
-A run makes about 1.5 kB of columns a row and lets go of them a moment later. Asking the system for that memory each time
-costs more than many a kernel: every page of it is zeroed and mapped anew, 0.3 us a row.
+A run makes about 1.5 kB of columns a row and lets go of them a moment later. Asking the system for that memory each
+time costs more than many a kernel: every page of it is zeroed and mapped anew, 0.3 us a row.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def is_clean(price, size, sign):
     wrong, after = 0, price[1:]
     for j in range(price.shape[0]):
         # a NaN fails every comparison, so that nulls are caught as well
-        known = (0.0 < price[j]) & (price[j] < math.inf) & (0.0 < size[j]) & (size[j] < math.inf)
+        known = (price[j] > 0.0) & (price[j] < math.inf) & (size[j] > 0.0) & (size[j] < math.inf)
         wrong += 0 if known else 1
     for j in range(after.shape[0]):
         wrong += 0 if sign * after[j] < sign * price[j] else 1

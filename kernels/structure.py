@@ -170,7 +170,7 @@ def fill_weights(price, row, count, sign, mid, decay_bps, old, kept, new):
     """new (2, l) = the prices of a side and their exp(-d / decay_bps); whether ``old`` had these very prices.
 
     ``old`` holds those of the row before, ``kept`` of them of this mid: most levels of a feed are in the next snapshot
-    as well, and finding one there takes a third of the time of an exponential. Where all are there, ``new`` is not filled.
+    as well, and finding one there takes a third of the time of an exponential. Where all are there, ``new`` stays.
     """
     differ = 0 if kept == count else 1
     for j in range(min(kept, count)):

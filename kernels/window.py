@@ -35,7 +35,7 @@ LAST = BLOCKS - 1
 BEFORE_ALL = -(1 << 62)  # before any time in microseconds, and no block of any
 
 SUMS = np.dtype([("known", "i8"), ("last", "i8"), ("held", "i8", (8,)), ("ring", "f8", (8,)), ("rows", "i8", (8,))])
-"""Of one column and window: whether anything is known; the last query's time (us); numbers, sums and counts of blocks."""
+"""Of one column and window: whether anything is known; the last query's time (us); blocks' numbers, sums, counts."""
 
 MOMENTS = np.dtype([("known", "i8"), ("held", "i8", (8,)), ("ring", "f8", (8, 4))])
 """The same with moments: count, reference, mean - reference, M2."""
@@ -139,7 +139,7 @@ def fold_sums(event_ts, x, kind, i, query_ts, query_end, edges, width, carry, su
 
     ``edges`` as ``find_edges``; ``i``: the first event that ``carry`` does not hold yet, where anything is known.
     """
-    block, square = width // BLOCKS, kind == ROOT_OF_SQUARES or kind == SUM_OF_SQUARES
+    block, square = width // BLOCKS, kind in (ROOT_OF_SQUARES, SUM_OF_SQUARES)
     if carry["known"] == 0:
         carry["held"][:] = BEFORE_ALL
         i = first_after(event_ts, (query_ts[0] // block - LAST) * block - 1)

@@ -61,7 +61,7 @@ def read_hour(
 
 
 def regroup(tables: Iterable[pa.Table], first: int, size: int) -> Iterator[pa.Table]:
-    """The same rows in tables of ``size``, cut where a count from ``first`` on is a multiple of it; nothing is copied."""
+    """The same rows in tables of ``size``, cut where a count from ``first`` on is a multiple of it, without a copy."""
     waiting: list[pa.Table] = []
     wanted = size - first % size
     for table in tables:

@@ -38,7 +38,6 @@ from tickstate.runners.plan import Span, inputs_of, rows_since, settings_of, tra
 from tickstate.runners.quality import Quality
 from tickstate.runners.reasons import plain
 
-
 CHUNK_ROWS = ROW_GROUP_ROWS
 """Rows of an hour that are computed at once: those of a row group, so that its columns are written without a copy."""
 
@@ -213,7 +212,7 @@ class LaneRun:
         repeats: RepeatedIds | None,
         first_row: int = 0,
     ) -> Iterator[Rows]:
-        """Rows of an hour, ready for the engine; in the chunks of a partition's row groups, after ``first_row`` rows."""
+        """Rows of an hour, ready for the engine, in chunks that are a partition's row groups after ``first_row``."""
         segments = self.span.segments.get(channel, {}).get(hour, ())
         good = [i for i in map(self.files.inspect, segments) if i is not None]
         tables = read_hour(good, counted, since, until, repeats)

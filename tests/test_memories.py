@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-
 from lakes import MIDNIGHT, SECOND
+
 from tickstate.features.base import JOINED
 from tickstate.features.engine import Engine
 from tickstate.features.graph import Batch, build_graph

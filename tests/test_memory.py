@@ -8,14 +8,14 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import bronze as walks
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-import bronze as walks
-import tickstate
 from busy import write_busy_hour
+
+import tickstate
 
 LEVELS = 5
 MEGABYTE = 1 << 20
