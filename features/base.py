@@ -262,8 +262,8 @@ class Feature:
     default: ClassVar[bool] = True
     joint: ClassVar[int] = 1
     """Features of the same kernel, clock, lookback and first argument that one call may compute: (clock, x) are then
-    its inputs, and a call is given as many ``x``, the first repeated for those that are not there; further arguments are
-    tuples of one value a feature."""
+    its inputs, and a call is given as many ``x``, the first repeated for those that are not there; further arguments
+    are tuples of one value a feature."""
     examples: ClassVar[Mapping[str, Any]] = {}
     waivers: ClassVar[Mapping[str, str]] = {}
     reference: ClassVar[Callable[..., Mapping[str, list[Any]]] | None] = None

@@ -2,8 +2,8 @@
 
 At a row in cell K only cells before K are complete, so that every row of a second sees the same
 values, and a feed with more updates a second is not more volatile for it. Cells are kept from call to call, so
-that a call does not go through the rows behind it again: the first entry of ``CELLS`` and ``PAIRS`` counts those that follow, plus 1,
-and is 0 where nothing is known.
+that a call does not go through the rows behind it again: the first entry of ``CELLS`` and ``PAIRS`` counts those that
+follow, plus 1, and is 0 where nothing is known.
 """
 
 import math
