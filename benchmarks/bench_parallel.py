@@ -25,6 +25,8 @@ def test_two_cores_on_one_lane(benchmark, note, tmp_path):
         (found,) = rounds(held, "alone", bronze, tmp_path / runner, runner)
         return [job - idle for job, idle in zip(found["job"], found["idle"], strict=True)]
 
+    (tmp_path / "warm").mkdir()
+    rounds(cores, "alone", write_busy_hour(tmp_path / "warm" / "bronze", 1_000), tmp_path / "warm", "single")  # warm
     one = run(cores[:1], "single")
     benchmark.group = "parallel: 48 hours of a lane"
     two = benchmark.pedantic(lambda: run(cores, "batch"), rounds=1)
