@@ -40,7 +40,7 @@ def write_busy_hour(root: Path, rows: int, *, levels: int = LEVELS, hour: int = 
         time = datetime.fromtimestamp(hour * 3600, UTC)
         folder = root / channel / f"exchange={EXCHANGE}" / f"symbol={SYMBOL}"
         folder = folder / f"year={time.year}" / f"month={time.month}" / f"day={time.day}" / f"hour={time.hour}"
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for number, columns in enumerate(tables):
             ts = columns["capture_ts"]
             partition = {"exchange": pa.repeat(EXCHANGE, len(ts)), "symbol": pa.repeat(SYMBOL, len(ts))}

@@ -1,7 +1,7 @@
 """What a feature is: a class of declarations and one kernel.
 
 A family of columns is one class. Its inputs are names: arrays of its channel (``SOURCES``) or columns
-of other features. Its kernel is called as ``kernel(*inputs, start, [state], *arguments, out)``.
+of other features. Its kernel is called as ``kernel(*inputs, start, [state], [memory], *arguments, out)``.
 """
 
 from __future__ import annotations
@@ -260,6 +260,10 @@ class Feature:
     kernel: ClassVar[Kernel]
     source: ClassVar[str] = ""
     default: ClassVar[bool] = True
+    joint: ClassVar[int] = 1
+    """Features of the same kernel, clock, lookback and first argument that one call may compute: (clock, x) are then
+    its inputs, and a call is given as many ``x``, the first repeated for those that are not there; further arguments
+    are tuples of one value a feature."""
     examples: ClassVar[Mapping[str, Any]] = {}
     waivers: ClassVar[Mapping[str, str]] = {}
     reference: ClassVar[Callable[..., Mapping[str, list[Any]]] | None] = None
@@ -315,6 +319,14 @@ class Feature:
         import numpy as np
 
         return () if self.state is None else (np.zeros(1, self.state),)
+
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        """Zeroed arrays that spare the kernel from going through its history again at each call.
+
+        They are no state: the engine forgets them at will, and from zeros the kernel must give the same bits. With
+        them the history reaches back from the last row of the call before, not from the first new one.
+        """
+        return ()
 
     @cached_property
     def joins(self) -> bool:

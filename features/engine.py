@@ -13,8 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
-from tickstate.features.base import JOINED, SOURCES, Feature
-from tickstate.features.graph import Graph, Tail, own_tail, trades_tail
+from tickstate.features.base import JOINED, SOURCES
+from tickstate.features.graph import Batch, Graph, Tail, own_tail, trades_tail
+from tickstate.kernels import _room
 from tickstate.kernels import columns as column_kernels
 
 Arrays = Mapping[str, np.ndarray]
@@ -73,8 +74,8 @@ class History:
         if self._end + n > self._room.shape[0]:
             held = self._end - self._begin
             room = self._room
-            if 5 * (held + n) > 4 * room.shape[0]:  # a quarter of room to move in costs few moves and little memory
-                room = np.empty((3 * (held + n) // 2, *rows.shape[1:]), rows.dtype)
+            if 8 * (held + n) > 7 * room.shape[0]:  # an eighth of room to move in costs few moves and little memory
+                room = np.empty((5 * (held + n) // 4, *rows.shape[1:]), rows.dtype)
             room[:held] = self.rows
             self._room, self._begin, self._end = room, 0, held
         self._room[self._end : self._end + n] = rows
@@ -94,11 +95,17 @@ class Engine:
         own = State({}, fresh) if state is None else state.copy()
         self._histories = {name: History(rows) for name, rows in own.tails.items()}
         self._carried = own.carried
+        self._memories: dict[str, tuple[np.ndarray, ...]] = {}
 
     @property
     def state(self) -> State:
         """A copy of what the engine remembers now."""
-        return State({name: h.rows for name, h in self._histories.items()}, self._carried).copy()
+        return self.remembered.copy()
+
+    @property
+    def remembered(self) -> State:
+        """What the engine remembers, good until it is given more."""
+        return State({name: h.rows for name, h in self._histories.items()}, self._carried)
 
     def set_carried(self, carried: Mapping[str, tuple[np.ndarray, ...]]) -> None:
         """Replace what some features carry: where their chain of partitions goes on."""
@@ -115,9 +122,11 @@ class Engine:
             return {c.name: _all_null(n) for c in self.graph.columns} if emit else {}
         chunk = self._chunk(rows, trades)
         finished: dict[str, Values] = {}
-        for feature in self.graph.features:
-            if emit or feature.name in self.graph.remembering:
-                finished.update(self._run(feature, chunk))
+        for batch in self.graph.batches:
+            if emit or any(f.name in self.graph.remembering for f in batch.features):
+                finished.update(self._run(batch, chunk))
+            else:
+                self._memories.pop(batch.names[0], None)  # it would not know of these rows
         self._remember(chunk, int(rows.arrays["capture_ts"][-1]))
         if not emit:
             return {}
@@ -130,25 +139,29 @@ class Engine:
         if not trades["capture_ts"].shape[0]:
             return
         chunk = self._chunk(_NO_ROWS, trades)
-        for feature in self.graph.features:
-            if feature.joins and feature.state is not None:
-                self._run(feature, chunk)
+        for batch in self.graph.batches:
+            if batch.features[0].joins and batch.features[0].state is not None:
+                self._run(batch, chunk)
         self._remember(chunk, int(trades["capture_ts"][-1]))
 
     def _chunk(self, rows: Rows, trades: Arrays | None) -> _Chunk:
         joined = {JOINED + n: v for n, v in (trades or _NO_TRADES).items()} if self.graph.joins else {}
         return _Chunk(rows, joined, self._histories, self.graph.tails)
 
-    def _run(self, feature: Feature, chunk: _Chunk) -> dict[str, Values]:
-        start, inputs = chunk.inputs(feature)
-        out = np.empty((len(feature.names), chunk.valid))
-        feature.kernel(*inputs, start, *self._carried.get(feature.name, ()), *feature.call, out)
+    def _run(self, batch: Batch, chunk: _Chunk) -> dict[str, Values]:
+        feature, key = batch.features[0], batch.names[0]
+        if key not in self._memories:
+            self._memories[key] = batch.new_memory()
+        memory = self._memories[key]
+        start, inputs = chunk.inputs(batch, bool(memory))
+        out = _room.empty(len(batch.names), chunk.valid)
+        feature.kernel(*inputs, start, *self._carried.get(feature.name, ()), *memory, *batch.call, out)
         validity = np.empty((out.shape[0], (out.shape[1] + 7) // 8), np.uint8)
         nulls = np.empty(out.shape[0], np.int64)
         column_kernels.finish_columns(out, validity, nulls)
         out.flags.writeable = False
-        chunk.add(dict(zip(feature.names, out, strict=True)))
-        return {n: Values(out[i], validity[i], int(nulls[i])) for i, n in enumerate(feature.names)}
+        chunk.add(dict(zip(batch.names, out, strict=True)))
+        return {n: Values(out[i], validity[i], int(nulls[i])) for i, n in enumerate(batch.names)}
 
     def _remember(self, chunk: _Chunk, now: int) -> None:
         """Keep the tails: everything later than ``now`` - what a column's readers look back, or their steps."""
@@ -174,26 +187,30 @@ class _Chunk:
     def add(self, columns: Arrays) -> None:
         self._new.update(columns)
 
-    def inputs(self, feature: Feature) -> tuple[int, list[np.ndarray]]:
-        """``start`` and the columns that the feature's kernel gets: new rows behind the history it looks back on."""
+    def inputs(self, batch: Batch, remembers: bool) -> tuple[int, list[np.ndarray]]:
+        """``start`` and the columns that a kernel gets: new rows behind the history it looks back on.
+
+        One that ``remembers`` gets the history of the last row before them, which it has seen.
+        """
+        feature = batch.features[0]
         if feature.state is not None:
-            return 0, [_read_only(self._bare(name)) for name in feature.inputs]
-        start = self._history(own_tail(feature), False)
+            return 0, [_read_only(self._bare(name)) for name in batch.inputs]
+        start = self._history(own_tail(feature), False, remembers)
         before = self._history(trades_tail(feature), True) if feature.joins else 0
         arrays = []
-        for name in feature.inputs:
+        for name in batch.inputs:
             whole, new = self.whole(name), self._bare(name).shape[0]
             keep = new + (before if name.startswith(JOINED) else start)
             arrays.append(_read_only(whole[whole.shape[0] - keep :]))
         return start, arrays
 
-    def _history(self, tail: Tail, joined: bool) -> int:
-        """How many rows of a tail the next rows look back on."""
+    def _history(self, tail: Tail, joined: bool, remembers: bool = False) -> int:
+        """How many rows of a tail the next rows look back on, or the last one of it did."""
         name = f"{JOINED}capture_ts" if joined else "capture_ts"
         if not self._before[name] or tail == Tail():
             return 0
         clock = self.whole(name)[: self._before[name]]
-        first = int(self._new["capture_ts"][0])
+        first = int(clock[-1] if remembers else self._new["capture_ts"][0])
         recent = clock.shape[0] - int(np.searchsorted(clock, first - tail.microseconds, side="right"))
         return max(min(tail.steps, clock.shape[0]), recent if tail.microseconds else 0)
 

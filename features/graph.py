@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from tickstate.features.base import JOINED, SECOND, SOURCES, Column, Feature, FeatureError, Lookback, Settings, near
 from tickstate.features.registry import BUILT_IN, Registry, default_registry
 
@@ -27,6 +29,42 @@ class Tail:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Features that one call of their kernel computes together; most are alone (``Feature.joint``)."""
+
+    features: tuple[Feature, ...]
+
+    @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the arrays that the kernel is given."""
+        first = self.features[0]
+        if first.joint == 1:
+            return first.inputs
+        columns = [f.inputs[1] for f in self.features]
+        return (first.inputs[0], *columns, *columns[:1] * (first.joint - len(columns)))
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The columns in the order of the kernel's ``out`` block."""
+        return tuple(name for f in self.features for name in f.names)
+
+    @cached_property
+    def call(self) -> tuple[Any, ...]:
+        """The kernel's parameters."""
+        calls = [f.call for f in self.features]
+        if len(calls) == 1:
+            return calls[0]
+        joined = [np.concatenate(own) for own in zip(*(c[1:] for c in calls), strict=True)]
+        for array in joined:
+            array.flags.writeable = False
+        return (calls[0][0], *joined)
+
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        """The kernel's memory, empty."""
+        return tuple(np.concatenate(own) for own in zip(*(f.new_memory() for f in self.features), strict=True))
+
+
+@dataclass(frozen=True)
 class Graph:
     """Features in the order they are computed, and the columns that are written."""
 
@@ -39,6 +77,24 @@ class Graph:
     def columns(self) -> tuple[Column, ...]:
         """The written columns, in registry order."""
         return tuple(c for f in self.features for c in f.columns() if c.name in self.selected)
+
+    @cached_property
+    def batches(self) -> tuple[Batch, ...]:
+        """The features as they are computed: inputs first, those together that may be."""
+        found: list[Batch] = []
+        waiting: dict[tuple[Any, ...], list[Feature]] = {}
+        for feature in self.features:
+            for key, group in list(waiting.items()):
+                if any(name in feature.inputs for f in group for name in f.names):
+                    found.append(Batch(tuple(waiting.pop(key))))
+            if feature.joint == 1:
+                found.append(Batch((feature,)))
+                continue
+            key = (feature.kernel, feature.inputs[0], feature.lookback(), feature.arguments()[0])
+            waiting.setdefault(key, []).append(feature)
+            if len(waiting[key]) == feature.joint:
+                found.append(Batch(tuple(waiting.pop(key))))
+        return (*found, *(Batch(tuple(group)) for group in waiting.values()))
 
     @cached_property
     def producers(self) -> dict[str, Feature]:

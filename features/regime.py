@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tickstate.features.base import SECOND, Column, Feature, Lookback, Param
 from tickstate.features.windows import Windows
 from tickstate.kernels import cells, regime, window
@@ -14,7 +16,7 @@ class HorizonReturns(Windows):
 
     name, group = "ret", "flow"
     inputs = ("capture_ts", "mid_price")
-    kernel = regime.horizon_returns
+    kernel, joint = regime.horizon_returns, 1
 
     def columns(self) -> tuple[Column, ...]:
         return tuple(
@@ -31,13 +33,16 @@ class HorizonReturns(Windows):
     def arguments(self) -> tuple[object, ...]:
         return (self.widths(), self.settings.max_staleness_us)
 
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(1, regime.GAPS),)
+
 
 class CellVolatility(Windows):
     """Realised volatility on a 1 s grid, free of the bounce within a second."""
 
     name, group = "rv_1s", "flow"
     inputs = ("capture_ts", "log_return")
-    kernel = cells.cell_volatility
+    kernel, joint = cells.cell_volatility, 1
 
     def columns(self) -> tuple[Column, ...]:
         return tuple(
@@ -54,6 +59,9 @@ class CellVolatility(Windows):
     def arguments(self) -> tuple[object, ...]:
         return (self.widths(),)
 
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(self["horizons"][-1] + 3, cells.CELLS),)
+
 
 class SpreadRank(Feature):
     """Where the spread stands among those of the last minutes."""
@@ -67,7 +75,7 @@ class SpreadRank(Feature):
         "wide": Param(0.8, "share from which on it is wide", minimum=0.0),
     }
     kernel = regime.rank_in_window
-    slack = 1e-6
+    slack, distinct = 1e-6, 4096
 
     def columns(self) -> tuple[Column, ...]:
         few = f"with fewer than {self['min_rows']} rows in the window"
@@ -89,6 +97,9 @@ class SpreadRank(Feature):
     def arguments(self) -> tuple[object, ...]:
         return (self["window"] * SECOND, self.slack, self["min_rows"], self["tight"], self["wide"])
 
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(self.distinct + 1, regime.RANKS),)
+
 
 class RegimeShares(Feature):
     """How much of the last minutes the spread was tight, and wide."""
@@ -108,6 +119,9 @@ class RegimeShares(Feature):
     def arguments(self) -> tuple[object, ...]:
         return (self["window"] * SECOND, self.settings.max_staleness_us)
 
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(1, regime.SHARES),)
+
 
 class CellRegression(Feature):
     """Base of price-impact regressions on the 1 s grid."""
@@ -124,6 +138,9 @@ class CellRegression(Feature):
 
     def arguments(self) -> tuple[object, ...]:
         return (self["window"] * SECOND, self["min_cells"])
+
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(self["window"] + 3, cells.PAIRS),)
 
 
 class OfiBeta(CellRegression):
@@ -177,6 +194,9 @@ class RollingMoments(Feature):
 
     def arguments(self) -> tuple[object, ...]:
         return (self["window"] * SECOND, *self.rows)
+
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(1, window.MOMENTS),)
 
 
 class BidSlopeMoments(RollingMoments):

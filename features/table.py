@@ -10,6 +10,7 @@ import pyarrow as pa
 from tickstate.features.base import Column
 from tickstate.features.engine import Values
 from tickstate.features.graph import Graph
+from tickstate.kernels import columns as column_kernels
 
 TIME = pa.timestamp("us", tz="UTC")
 TYPES = {
@@ -73,10 +74,14 @@ def to_arrow(column: Column, values: Values) -> pa.Array:
     validity = pa.py_buffer(values.validity) if values.nulls else None
     if column.dtype == "double":
         return pa.Array.from_buffers(pa.float64(), n, [validity, pa.py_buffer(values.data)], values.nulls)
+    if column.dtype == "int64":
+        whole = np.empty(n, np.int64)
+        column_kernels.whole_numbers(values.data, whole)
+        return pa.Array.from_buffers(pa.int64(), n, [validity, pa.py_buffer(whole)], values.nulls)
     missing = np.isnan(values.data)
     whole = np.where(missing, 0.0, values.data)
     if column.dtype == "string":
         codes = pa.array(whole.astype(np.int32), mask=missing)
-        return pa.DictionaryArray.from_arrays(codes, pa.array(column.categories)).cast(pa.string())
-    kind = {"int64": np.int64, "int8": np.int8, "bool": np.bool_}[column.dtype]
+        return pa.array(column.categories, pa.string()).take(codes)
+    kind = {"int8": np.int8, "bool": np.bool_}[column.dtype]
     return pa.array(whole.astype(kind), mask=missing)

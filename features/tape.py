@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tickstate.features.base import Column, Feature, Lookback
 from tickstate.features.windows import TAPE_HORIZONS, Windows
 from tickstate.kernels import tape, window
@@ -90,10 +92,13 @@ class TradeCount(OnTradeWindows):
 
     name, inputs = "trade_count", ("capture_ts",)
     pattern, unit, formula, dtype = "trade_count", "trades", "number of trades", "int64"
-    kernel = window.count_windows
+    kernel, joint = window.count_windows, 1
 
     def arguments(self) -> tuple[object, ...]:
         return (self.widths(),)
+
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return ()
 
 
 class Vwap(OnTradeWindows):
@@ -101,10 +106,13 @@ class Vwap(OnTradeWindows):
 
     name, inputs = "vwap", ("capture_ts", "quote", "base")
     pattern, unit, formula = "vwap", "quote", "sum of quote / sum of base, by the lane facts,"
-    kernel = window.ratio_windows
+    kernel, joint = window.ratio_windows, 1
 
     def arguments(self) -> tuple[object, ...]:
         return (self.widths(),)
+
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(2 * len(self["horizons"]), window.SUMS),)
 
 
 class BuyRatio(OnTradeWindows):
@@ -166,7 +174,7 @@ class MidMoments(OnQuoteWindows):
     """Mean and sample deviation of the mid over windows."""
 
     name, inputs = "mid_moments", ("capture_ts", "mid_price")
-    kernel = window.moment_windows
+    kernel, joint = window.moment_windows, 1
 
     def columns(self) -> tuple[Column, ...]:
         return tuple(
@@ -179,6 +187,9 @@ class MidMoments(OnQuoteWindows):
 
     def arguments(self) -> tuple[object, ...]:
         return (self.widths(),)
+
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(len(self["horizons"]), window.MOMENTS),)
 
 
 FEATURES = (

@@ -7,6 +7,7 @@ import numpy as np
 from tickstate.features.base import SECOND, Column, Feature, Lookback, Param
 from tickstate.features.windows import BOOK_HORIZONS
 from tickstate.kernels import trades
+from tickstate.kernels.window import SUMS
 
 NOT_ALIVE = "where trades are not alive"
 
@@ -79,6 +80,9 @@ class TradeWindows(Feature):
 
     def arguments(self) -> tuple[object, ...]:
         return (tuple(h * SECOND for h in self["horizons"]), self.settings.trades_max_gap_us)
+
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(3 * len(self["horizons"]), SUMS),)
 
 
 class Vpin(Feature):

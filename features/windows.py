@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tickstate.features.base import SECOND, Column, Feature, Lookback, Param
 from tickstate.kernels import window
 
@@ -13,7 +15,7 @@ class Windows(Feature):
     """One column a horizon, ``pattern``_``h``s; ``kind`` says which fold of the second input it is."""
 
     params = {"horizons": BOOK_HORIZONS}
-    kernel = window.sum_windows
+    kernel, joint = window.sum_windows, 4
     kind = window.SUM
     pattern, unit, formula, nulls = "", "", "", "if the window has no value"
     dtype = "double"
@@ -32,4 +34,7 @@ class Windows(Feature):
         return tuple(h * SECOND for h in self["horizons"])
 
     def arguments(self) -> tuple[object, ...]:
-        return (self.widths(), self.kind)
+        return (self.widths(), (self.kind,))
+
+    def new_memory(self) -> tuple[np.ndarray, ...]:
+        return (np.zeros(len(self["horizons"]), window.SUMS),)

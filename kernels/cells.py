@@ -1,31 +1,36 @@
 """The 1 s grid (FEATURES.md section 1 "Cells"): what happened in each whole second, and folds over past seconds.
 
 At a row in cell K only cells before K are complete, so that every row of a second sees the same
-values, and a feed with more updates a second is not more volatile for it.
+values, and a feed with more updates a second is not more volatile for it. Cells are kept from call to call, so
+that a call does not go through the rows behind it again: the first entry of ``CELLS`` and ``PAIRS`` counts those that
+follow, plus 1, and is 0 where nothing is known.
 """
 
 import math
 
 import numpy as np
 
-from tickstate.kernels._jit import Block, Floats, Int, Ints, helper, kernel
-from tickstate.kernels.window import sum_window
+from tickstate.kernels._jit import Block, Floats, Int, Ints, State, helper, kernel
+from tickstate.kernels.window import BEFORE_ALL, ROOT_OF_SQUARES, SUMS, find_edges, fold_sums
 
 CELL = 1_000_000  # microseconds
+CELLS = np.dtype([("time", "i8"), ("sum", "f8")])
+PAIRS = np.dtype([("time", "i8"), ("sums", "f8", (4,))])
 ZERO = 1e-12
 """A variance counts as 0 where the cells' sums spread by no more than this share of what was summed in a cell."""
 
 
 @helper
-def fill_cells(capture_ts, x, times, sums):
-    """Sum the non-null ``x`` of each second; seconds without any are left out. Returns the number of cells."""
-    found = 0
-    for i in range(x.shape[0]):
+def fill_cells(capture_ts, x, begin, found, times, sums):
+    """Sum the non-null ``x`` of each second from row ``begin`` on, behind the ``found`` cells that are there.
+
+    Seconds without any are left out. Returns the number of cells.
+    """
+    for i in range(begin, x.shape[0]):
         if math.isnan(x[i]):
             continue
-        time = (capture_ts[i] // CELL) * CELL
-        if found == 0 or times[found - 1] != time:
-            times[found], sums[found] = time, 0.0
+        if found == 0 or capture_ts[i] - times[found - 1] >= CELL:
+            times[found], sums[found] = (capture_ts[i] // CELL) * CELL, 0.0
             found += 1
         sums[found - 1] += x[i]
     return found
@@ -46,32 +51,47 @@ def completed(capture_ts, start, times):
 
 
 @kernel
-def cell_volatility(capture_ts: Ints, x: Floats, start: Int, widths: Ints, out: Block) -> None:
+def cell_volatility(
+    capture_ts: Ints, x: Floats, start: Int, memory: State(CELLS), widths: Ints, out: Block
+) -> None:  # fmt: skip
     """sqrt(sum of the squared cell sums of ``x`` over the last h completed cells), h = widths (us); NaN if none. k = w.
 
-    The history must hold every row with capture_ts > capture_ts[start] - (h + 1 s).
+    The history must hold every row with capture_ts > capture_ts[start] - (h + 1 s). ``memory``: 1 entry, and one a
+    second of the longest window and two.
     """
-    n = x.shape[0]
-    times, sums, suffix = np.empty(n, np.int64), np.empty(n), np.empty(n)
-    found = fill_cells(capture_ts, x, times, sums)
+    n, room = x.shape[0], memory.shape[0] - 1
+    begin, kept = (start, memory[0]["time"] - 1) if memory[0]["time"] > 0 else (0, 0)
+    times, sums = np.empty(kept + n - begin, np.int64), np.empty(kept + n - begin)
+    for j in range(kept):
+        times[j], sums[j] = memory[1 + j]["time"], memory[1 + j]["sum"]
+    found = fill_cells(capture_ts, x, begin, kept, times, sums)
     last, ends = completed(capture_ts, start, times[:found])
-    counts = np.empty(n - start, np.int64)
+    suffix, below = np.empty(found + 1), np.empty(found + 1, np.int64)
+    edges, carry = np.empty(n - start, np.int64), np.zeros(1, SUMS)
     for h in range(widths.shape[0]):
-        sum_window(times[:found], sums[:found], last, ends, widths[h], True, suffix, out[h], counts)
-        for q in range(n - start):
-            out[h, q] = math.sqrt(out[h, q]) if counts[q] else math.nan
+        carry[0]["known"] = 0
+        find_edges(times[:found], last, ends, widths[h], edges)
+        fold_sums(
+            times[:found], sums[:found], ROOT_OF_SQUARES, 0, last, ends, edges, widths[h], carry[0], suffix, below,
+            out[h], ends,
+        )  # fmt: skip
+    kept = min(found, room)
+    for j in range(kept):
+        memory[1 + j]["time"], memory[1 + j]["sum"] = times[found - kept + j], sums[found - kept + j]
+    memory[0]["time"] = kept + 1
 
 
 @helper
-def fill_pairs(capture_ts, x, y, times, cells):
-    """Cells of the rows where both are not null: sums of x and y, sums of their magnitudes. Returns their number."""
-    found = 0
-    for i in range(x.shape[0]):
+def fill_pairs(capture_ts, x, y, begin, found, times, cells):
+    """Cells of the rows from ``begin`` on where both are not null, behind the ``found`` cells that are there.
+
+    Sums of x and y, sums of their magnitudes. Returns their number.
+    """
+    for i in range(begin, x.shape[0]):
         if math.isnan(x[i]) or math.isnan(y[i]):
             continue
-        time = (capture_ts[i] // CELL) * CELL
-        if found == 0 or times[found - 1] != time:
-            times[found] = time
+        if found == 0 or capture_ts[i] - times[found - 1] >= CELL:
+            times[found] = (capture_ts[i] // CELL) * CELL
             cells[found, :] = 0.0
             found += 1
         cells[found - 1, 0] += x[i]
@@ -121,18 +141,24 @@ def regress(cells, begin, end):
 
 @kernel
 def cell_regression(
-    capture_ts: Ints, x: Floats, y: Floats, mask: Floats, start: Int, width: Int, min_cells: Int, out: Block
-) -> None:
+    capture_ts: Ints, x: Floats, y: Floats, mask: Floats, start: Int, memory: State(PAIRS),
+    width: Int, min_cells: Int, out: Block,
+) -> None:  # fmt: skip
     """Slope of y on x and squared correlation over the completed cells of the last ``width`` us. k = 2.
 
     Cells sum the rows where both are not null; NaN with fewer than ``min_cells`` of them, and where ``mask`` is.
-    The history must hold every row with capture_ts > capture_ts[start] - (width + 1 s).
+    The history must hold every row with capture_ts > capture_ts[start] - (width + 1 s). ``memory``: 1 entry, and one a
+    second of the window and two.
     """
-    n = x.shape[0]
-    times, cells = np.empty(n, np.int64), np.empty((n, 4))
-    found = fill_pairs(capture_ts, x, y, times, cells)
+    n, room = x.shape[0], memory.shape[0] - 1
+    first, kept = (start, memory[0]["time"] - 1) if memory[0]["time"] > 0 else (0, 0)
+    times, cells = np.empty(kept + n - first, np.int64), np.empty((kept + n - first, 4))
+    for j in range(kept):
+        times[j] = memory[1 + j]["time"]
+        cells[j, :] = memory[1 + j]["sums"]
+    found = fill_pairs(capture_ts, x, y, first, kept, times, cells)
     last, ends = completed(capture_ts, start, times[:found])
-    begin, done = 0, -1
+    begin, done = 0, BEFORE_ALL
     slope, share = math.nan, math.nan
     for q in range(n - start):
         if last[q] != done:
@@ -145,3 +171,8 @@ def cell_regression(
         known = not math.isnan(mask[start + q])
         out[0, q] = slope if known else math.nan
         out[1, q] = share if known else math.nan
+    kept = min(found, room)
+    for j in range(kept):
+        memory[1 + j]["time"] = times[found - kept + j]
+        memory[1 + j]["sums"][:] = cells[found - kept + j, :]
+    memory[0]["time"] = kept + 1

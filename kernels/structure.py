@@ -10,6 +10,9 @@ import numpy as np
 
 from tickstate.kernels._jit import Block, Float, Floats, Int, Ints, Levels, helper, kernel
 
+NEAR = 5.0
+"""Distance from the mid up to which depth counts as near, in bps."""
+
 
 @helper
 def ratio(x, y):
@@ -30,6 +33,17 @@ def sum_levels(values, row, count):
 def distance_bps(price, mid):
     """d(p) of FEATURES.md section 1, "Literal arithmetic": the bps distance of a price from the mid."""
     return (1e4 * abs(price - mid)) / mid
+
+
+@helper
+def fill_distances(price, row, mid, out):
+    """out[j] = d of level j of a row, NaN where it is absent.
+
+    All levels of a row at once, as SIMD: the division of one after the other cost more than all else that is done
+    with it.
+    """
+    for j in range(out.shape[0]):
+        out[j] = distance_bps(price[row, j], mid)
 
 
 @kernel
@@ -70,22 +84,22 @@ def depth_imbalance(
 
 
 @helper
-def sum_bands(price, size, row, count, mid, edges, out):
+def sum_bands(distance, size, row, count, edges, out):
     """Fill out[j] with the size of one side in band j, NaN where the side does not reach into it.
 
-    Returns d of the deepest level. d never falls from level to level, so that one pass over the levels
-    does what comparing every level with every band would.
+    ``distance`` of the levels of ``row``: it never falls from level to level, so that one pass over the levels
+    does what comparing every level with every band would. Returns that of the deepest level.
     """
-    reach = distance_bps(price[row, count - 1], mid)
+    reach = distance[count - 1]
     j = 0
-    while edges[0] > 0.0 and j < count and distance_bps(price[row, j], mid) <= edges[0]:
+    while edges[0] > 0.0 and j < count and distance[j] <= edges[0]:
         j += 1  # nearer than the first band
     for band in range(edges.shape[0] - 1):
         if reach <= edges[band]:
             out[band] = math.nan
             continue
         total = 0.0
-        while j < count and distance_bps(price[row, j], mid) <= edges[band + 1]:
+        while j < count and distance[j] <= edges[band + 1]:
             total += size[row, j]
             j += 1
         out[band] = total
@@ -93,14 +107,13 @@ def sum_bands(price, size, row, count, mid, edges, out):
 
 
 @helper
-def sum_within(price, size, row, count, mid, limit):
-    """The size of one side with d <= limit bps."""
-    total = 0.0
-    for j in range(count):
-        if distance_bps(price[row, j], mid) > limit:
-            break
-        total += size[row, j]
-    return total
+def sum_near(bid, ask, bid_size, ask_size, row, bids, asks):
+    """The size of both sides with d <= NEAR; ``bid`` and ``ask``: d of the levels. One loop without a branch."""
+    below, above = 0.0, 0.0
+    for j in range(max(bids, asks)):
+        below += bid_size[row, j] if (j < bids) & (bid[j] <= NEAR) else 0.0
+        above += ask_size[row, j] if (j < asks) & (ask[j] <= NEAR) else 0.0
+    return below + above
 
 
 @kernel
@@ -111,16 +124,16 @@ def depth_bands(
     """Reach of both sides (bps), depth within 5 bps (lots), then bid size, ask size and imbalance of every band
     (edges[j], edges[j + 1]], d = 0 in the first. k = 3 + 3 (e - 1). A band that a side does not reach is NaN.
     """
-    bands = edges.shape[0] - 1
-    bid, ask = np.empty(bands), np.empty(bands)
+    bands, depth = edges.shape[0] - 1, bid_price.shape[1]
+    bid, ask, below, above = np.empty(bands), np.empty(bands), np.empty(depth), np.empty(depth)
     for i in range(start, bid_price.shape[0]):
         o = i - start
         mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
-        out[0, o] = sum_bands(bid_price, bid_size, i, bid_levels[i], mid, edges, bid)
-        out[1, o] = sum_bands(ask_price, ask_size, i, ask_levels[i], mid, edges, ask)
-        out[2, o] = sum_within(bid_price, bid_size, i, bid_levels[i], mid, 5.0) + sum_within(
-            ask_price, ask_size, i, ask_levels[i], mid, 5.0
-        )
+        fill_distances(bid_price, i, mid, below)
+        fill_distances(ask_price, i, mid, above)
+        out[0, o] = sum_bands(below, bid_size, i, bid_levels[i], edges, bid)
+        out[1, o] = sum_bands(above, ask_size, i, ask_levels[i], edges, ask)
+        out[2, o] = sum_near(below, above, bid_size, ask_size, i, bid_levels[i], ask_levels[i])
         for j in range(bands):
             out[3 + 3 * j, o] = bid[j]
             out[4 + 3 * j, o] = ask[j]
@@ -153,11 +166,33 @@ def book_vwap(
 
 
 @helper
-def decayed_depth(price, size, row, count, mid, decay_bps):
-    """sum of size * exp(-d / decay_bps)."""
+def fill_weights(price, row, count, sign, mid, decay_bps, old, kept, new):
+    """new (2, l) = the prices of a side and their exp(-d / decay_bps); whether ``old`` had these very prices.
+
+    ``old`` holds those of the row before, ``kept`` of them of this mid: most levels of a feed are in the next snapshot
+    as well, and finding one there takes a third of the time of an exponential. Where all are there, ``new`` stays.
+    """
+    differ = 0 if kept == count else 1
+    for j in range(min(kept, count)):
+        differ += 0 if old[0, j] == price[row, j] else 1
+    if differ == 0:
+        return True
+    k = 0
+    for j in range(count):
+        p = price[row, j]
+        while k < kept and sign * old[0, k] > sign * p:
+            k += 1
+        new[0, j] = p
+        new[1, j] = old[1, k] if k < kept and old[0, k] == p else math.exp(-distance_bps(p, mid) / decay_bps)
+    return False
+
+
+@helper
+def sum_products(size, row, count, weights):
+    """sum of size * weight over the levels."""
     total = 0.0
     for j in range(count):
-        total += size[row, j] * math.exp(-distance_bps(price[row, j], mid) / decay_bps)
+        total += size[row, j] * weights[1, j]
     return total
 
 
@@ -166,12 +201,22 @@ def smart_depth(
     bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
     bid_levels: Ints, ask_levels: Ints, start: Int, decay_bps: Float, out: Block,
 ) -> None:  # fmt: skip
-    """Depth discounted by distance from the mid, both sides (lots), and their imbalance. k = 3."""
+    """Depth discounted by distance from the mid, sum of size * exp(-d / decay_bps), of bids and asks (lots), and their
+    imbalance. k = 3."""
+    seen, last = np.empty((2, 2, 2, bid_price.shape[1])), 0.0
+    bids, asks, b, a = 0, 0, 0, 0
     for i in range(start, bid_price.shape[0]):
-        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
-        bid = decayed_depth(bid_price, bid_size, i, bid_levels[i], mid, decay_bps)
-        ask = decayed_depth(ask_price, ask_size, i, ask_levels[i], mid, decay_bps)
         o = i - start
+        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
+        if mid != last:
+            bids, asks, last = 0, 0, mid
+        if not fill_weights(bid_price, i, bid_levels[i], 1.0, mid, decay_bps, seen[0, b], bids, seen[0, 1 - b]):
+            b = 1 - b
+        if not fill_weights(ask_price, i, ask_levels[i], -1.0, mid, decay_bps, seen[1, a], asks, seen[1, 1 - a]):
+            a = 1 - a
+        bids, asks = bid_levels[i], ask_levels[i]
+        bid = sum_products(bid_size, i, bids, seen[0, b])
+        ask = sum_products(ask_size, i, asks, seen[1, a])
         out[0, o] = bid
         out[1, o] = ask
         out[2, o] = ratio(bid - ask, bid + ask)
@@ -186,27 +231,36 @@ def simple_slope(price, size, row, count):
 
 
 @helper
-def regression_slope(price, size, row, count, mid):
-    """Least-squares slope of cumulative size on d, in lots a bps; NaN with fewer than 3 levels.
+def regression_slopes(bid, ask, bid_size, ask_size, row, bids, asks):
+    """Least-squares slopes of cumulative size on d of both sides, in lots a bps; NaN with fewer than 3 levels.
 
-    Two passes about the means: the one-pass form sum(xy) - n mean(x) mean(y) cancels on tight books.
+    ``bid`` and ``ask``: d of the levels. Two passes about the means: the one-pass form sum(xy) - n mean(x) mean(y)
+    cancels on tight books. Both sides in one loop, since each sum waits for its last addition; levels that one side
+    does not have add 0, which changes no sum.
     """
-    if count < 3:
-        return math.nan
-    mean_x, mean_y, depth = 0.0, 0.0, 0.0
-    for j in range(count):
-        depth += size[row, j]
-        mean_x += distance_bps(price[row, j], mid)
-        mean_y += depth
-    mean_x /= count
-    mean_y /= count
-    sxx, sxy, depth = 0.0, 0.0, 0.0
-    for j in range(count):
-        depth += size[row, j]
-        dx = distance_bps(price[row, j], mid) - mean_x
-        sxx += dx * dx
-        sxy += dx * (depth - mean_y)
-    return ratio(sxy, sxx)
+    bid_x, bid_y, ask_x, ask_y, below, above = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for j in range(max(bids, asks)):
+        below += bid_size[row, j] if j < bids else 0.0
+        above += ask_size[row, j] if j < asks else 0.0
+        bid_x += bid[j] if j < bids else 0.0
+        ask_x += ask[j] if j < asks else 0.0
+        bid_y += below if j < bids else 0.0
+        ask_y += above if j < asks else 0.0
+    bid_x, bid_y, ask_x, ask_y = bid_x / bids, bid_y / bids, ask_x / asks, ask_y / asks
+    bid_xx, bid_xy, ask_xx, ask_xy, below, above = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+    for j in range(max(bids, asks)):
+        below += bid_size[row, j] if j < bids else 0.0
+        above += ask_size[row, j] if j < asks else 0.0
+        dx = bid[j] - bid_x if j < bids else 0.0
+        bid_xx += dx * dx
+        bid_xy += dx * (below - bid_y)
+        dx = ask[j] - ask_x if j < asks else 0.0
+        ask_xx += dx * dx
+        ask_xy += dx * (above - ask_y)
+    return (
+        ratio(bid_xy, bid_xx) if bids >= 3 else math.nan,
+        ratio(ask_xy, ask_xx) if asks >= 3 else math.nan,
+    )
 
 
 @kernel
@@ -215,13 +269,17 @@ def book_slope(
     bid_levels: Ints, ask_levels: Ints, start: Int, out: Block,
 ) -> None:  # fmt: skip
     """Simple slopes of bid and ask (quote/lot), then regression slopes of bid and ask (lots/bps). k = 4."""
+    below, above = np.empty(bid_price.shape[1]), np.empty(bid_price.shape[1])
     for i in range(start, bid_price.shape[0]):
         mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
         o = i - start
+        fill_distances(bid_price, i, mid, below)
+        fill_distances(ask_price, i, mid, above)
+        slopes = regression_slopes(below, above, bid_size, ask_size, i, bid_levels[i], ask_levels[i])
         out[0, o] = simple_slope(bid_price, bid_size, i, bid_levels[i])
         out[1, o] = simple_slope(ask_price, ask_size, i, ask_levels[i])
-        out[2, o] = regression_slope(bid_price, bid_size, i, bid_levels[i], mid)
-        out[3, o] = regression_slope(ask_price, ask_size, i, ask_levels[i], mid)
+        out[2, o] = slopes[0]
+        out[3, o] = slopes[1]
 
 
 @kernel
@@ -247,14 +305,19 @@ def center_of_gravity(
 
 
 @helper
-def concentration(size, row, count):
-    """sum of (size / total)^2: Herfindahl, 1 where one level holds everything."""
-    total = sum_levels(size, row, count)
-    value = 0.0
-    for j in range(count):
-        share = size[row, j] / total
-        value += share * share
-    return value
+def concentrations(bid_size, ask_size, row, bids, asks):
+    """sum of (size / total)^2 of both sides: Herfindahl, 1 where one level holds everything. In one loop, as above."""
+    below, above = 0.0, 0.0
+    for j in range(max(bids, asks)):
+        below += bid_size[row, j] if j < bids else 0.0
+        above += ask_size[row, j] if j < asks else 0.0
+    bid, ask = 0.0, 0.0
+    for j in range(max(bids, asks)):
+        share = bid_size[row, j] / below if j < bids else 0.0
+        bid += share * share
+        share = ask_size[row, j] / above if j < asks else 0.0
+        ask += share * share
+    return bid, ask
 
 
 @kernel
@@ -271,8 +334,9 @@ def book_shape(
         out[0, o] = bid
         out[1, o] = ask
         out[2, o] = (bid + ask) / 2.0
-        out[3, o] = concentration(bid_size, i, bid_levels[i])
-        out[4, o] = concentration(ask_size, i, ask_levels[i])
+        shares = concentrations(bid_size, ask_size, i, bid_levels[i], ask_levels[i])
+        out[3, o] = shares[0]
+        out[4, o] = shares[1]
         spread = ask_price[i, 0] - bid_price[i, 0]
         for j in range(2):
             c = 3 + 3 * j

@@ -12,7 +12,7 @@ import numpy as np
 
 from tickstate.kernels._jit import Block, Float, Floats, Int, Ints, OutFloats, State, helper, kernel
 from tickstate.kernels.step import has_previous
-from tickstate.kernels.window import sum_window
+from tickstate.kernels.window import RAW, SUMS, find_edges, first_after, fold_sums
 
 CLOCK_STATE = np.dtype([("first", "i8"), ("last", "i8"), ("known", "i8")])
 """trade_ts (us) of the first trade since the last gap and of the last trade; ``known`` 0 before any."""
@@ -30,7 +30,7 @@ DAY = 86_400_000_000
 def trade_ends(capture_ts, start, trade_ts):
     """For each row from ``start`` on, the number of trades with trade_ts <= capture_ts."""
     ends = np.empty(capture_ts.shape[0] - start, np.int64)
-    end = 0
+    end = first_after(trade_ts, capture_ts[start])
     for i in range(start, capture_ts.shape[0]):
         while end < trade_ts.shape[0] and trade_ts[end] <= capture_ts[i]:
             end += 1
@@ -74,13 +74,11 @@ def signed_volume(
     NaN without a previous snapshot, or where trades are not alive. Looks back one row, and ``max_staleness`` in trades.
     """
     ends = trade_ends(capture_ts, start, trade_ts)
-    j = 0
+    j = first_after(trade_ts, capture_ts[start - 1]) if start > 0 else 0
     for i in range(start, capture_ts.shape[0]):
         end, value = ends[i - start], math.nan
         if has_previous(capture_ts, i, max_staleness) and is_alive(capture_ts[i], end, trade_ts, max_gap):
             value = 0.0
-            while j < end and trade_ts[j] <= capture_ts[i - 1]:
-                j += 1
             for c in range(j, end):
                 value += 0.0 if math.isnan(side[c]) else side[c] * amount[c]
         j = end
@@ -89,26 +87,31 @@ def signed_volume(
 
 @kernel
 def trade_windows(
-    capture_ts: Ints, trade_ts: Ints, amount: Floats, side: Floats, start: Int, widths: Ints, max_gap: Int, out: Block
+    capture_ts: Ints, trade_ts: Ints, amount: Floats, side: Floats, start: Int, memory: State(SUMS),
+    widths: Ints, max_gap: Int, out: Block,
 ) -> None:  # fmt: skip
     """Volume, number, buys - sells, and (buys - sells) / (buys + sells) of the trades in (t - h, t]. k = 4 w.
 
     Rows of ``out``: the w windows' volumes, then their numbers, signed volumes, flow imbalances. Alive without a
-    trade in the window is 0, 0, 0 and NaN. A trade without a side counts in volume and number only.
+    trade in the window is 0, 0, 0 and NaN. A trade without a side counts in volume and number only. ``memory`` (3 w).
     """
     n, w = capture_ts.shape[0] - start, widths.shape[0]
-    ends = trade_ends(capture_ts, start, trade_ts)
-    signed, sided = np.empty(amount.shape[0]), np.empty(amount.shape[0])
-    for j in range(amount.shape[0]):
+    m, rows, ends = amount.shape[0], capture_ts[start:], trade_ends(capture_ts, start, trade_ts)
+    signed, sided = np.empty(m), np.empty(m)
+    for j in range(m):
         known = not math.isnan(side[j])
         signed[j] = side[j] * amount[j] if known else 0.0
         sided[j] = amount[j] if known else 0.0
-    suffix, counts, both = np.empty(amount.shape[0]), np.empty(n, np.int64), np.empty(n)
-    rows = capture_ts[start:]
+    suffix, below, edges = np.empty(m + 1), np.empty(m + 1, np.int64), np.empty(n, np.int64)
+    counts, both = np.empty(n, np.int64), np.empty(n)
+    new = first_after(trade_ts, memory[0]["last"])
     for h in range(w):
-        sum_window(trade_ts, amount, rows, ends, widths[h], False, suffix, out[h], counts)
-        sum_window(trade_ts, signed, rows, ends, widths[h], False, suffix, out[2 * w + h], counts)
-        sum_window(trade_ts, sided, rows, ends, widths[h], False, suffix, both, counts)
+        find_edges(trade_ts, rows, ends, widths[h], edges)
+        width, carry = widths[h], (memory[h], memory[w + h], memory[2 * w + h])
+        net = out[2 * w + h]
+        fold_sums(trade_ts, signed, RAW, new, rows, ends, edges, width, carry[1], suffix, below, net, counts)
+        fold_sums(trade_ts, sided, RAW, new, rows, ends, edges, width, carry[2], suffix, below, both, counts)
+        fold_sums(trade_ts, amount, RAW, new, rows, ends, edges, width, carry[0], suffix, below, out[h], counts)
         for q in range(n):
             alive = is_alive(rows[q], ends[q], trade_ts, max_gap)
             out[h, q] = out[h, q] if alive else math.nan

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tickstate.kernels import book
-from tickstate.lake.arrow import int64_values, one_chunk, plain
+from tickstate.kernels import _room, book
+from tickstate.lake.arrow import int64_values, plain
 
 LEAD = 1
 """Rows of room before the level arrays, so that a step to the previous snapshot costs no copy."""
@@ -46,26 +46,32 @@ def book_rows(table: pa.Table, depth: int) -> BookRows:
         valid = np.flatnonzero(flag == 0)
         behind = np.concatenate((np.arange(LEAD), valid + LEAD))
         arrays = {k: v[behind] if v.ndim == 2 else v[valid] for k, v in arrays.items()}
-    return BookRows(table, flag, arrays)
+    return BookRows(table.drop_columns(["bids", "asks"]), flag, arrays)
 
 
 class _Side:
-    """One side of a chunk as dense arrays."""
+    """One side of a chunk as dense arrays, filled piece by piece: rows of several files need not be copied together."""
 
     def __init__(self, column: pa.ChunkedArray, sign: float, depth: int) -> None:
-        array = one_chunk(column)
-        n = len(array)
-        values = array.values
-        offsets = np.asarray(array.offsets)
-        if array.null_count:
-            values, offsets = _without_null_lists(array)
-        price, size = (plain(_child(values, name)) for name in ("price", "size"))
-        self.price, self.size = np.empty((LEAD + n, depth)), np.empty((LEAD + n, depth))
+        n = len(column)
+        self.price, self.size = _room.empty(LEAD + n, depth), _room.empty(LEAD + n, depth)
         self.levels, self.faults = np.empty(n, np.int64), np.empty(n, np.uint8)
-        book.fill_side(
-            offsets.astype(np.int32, copy=False), price, size, sign, LEAD,
-            self.levels, self.faults, self.price, self.size,
-        )  # fmt: skip
+        begin = 0
+        for array in column.chunks:
+            values, offsets = _flat(array)
+            price, size = (plain(_child(values, name)) for name in ("price", "size"))
+            end = begin + len(array)
+            book.fill_side(
+                offsets, price, size, sign, LEAD, self.levels[begin:end], self.faults[begin:end],
+                self.price[begin : LEAD + end], self.size[begin : LEAD + end],
+            )  # fmt: skip
+            begin = end
+
+
+def _flat(array: pa.ListArray) -> tuple[pa.StructArray, np.ndarray]:
+    """All values of a list array and the offsets of its rows in them."""
+    values, offsets = _without_null_lists(array) if array.null_count else (array.values, np.asarray(array.offsets))
+    return values, offsets.astype(np.int32, copy=False)
 
 
 def _without_null_lists(array: pa.ListArray) -> tuple[pa.Array, np.ndarray]:

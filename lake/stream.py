@@ -6,8 +6,11 @@ sorted whole. A chunk never divides rows of one ``capture_ts``, so that equal ro
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +45,7 @@ def read_hour(
     ``repeats``: for trades, what is remembered of the ids before.
     """
     overlap = (s for s in segments if s.rows and s.high >= since and s.low < until)
-    for table in _merge([_Cursor(s) for s in sorted(overlap, key=lambda s: (s.low, s.segment))]):
+    for table in _merge(sorted(overlap, key=lambda s: (s.low, s.segment))):
         times = int64_values(table, "capture_ts")
         begin, end = np.searchsorted(times, (since, until), side="left").tolist()
         table = table.slice(begin, end - begin)
@@ -55,6 +58,23 @@ def read_hour(
         counted.rows += kept.num_rows
         counted.duplicates += table.num_rows - kept.num_rows
         yield kept
+
+
+def regroup(tables: Iterable[pa.Table], first: int, size: int) -> Iterator[pa.Table]:
+    """The same rows in tables of ``size``, cut where a count from ``first`` on is a multiple of it, without a copy."""
+    waiting: list[pa.Table] = []
+    wanted = size - first % size
+    for table in tables:
+        while table.num_rows:
+            part = table.slice(0, wanted)
+            table = table.slice(part.num_rows)
+            waiting.append(part)
+            wanted -= part.num_rows
+            if not wanted:
+                yield pa.concat_tables(waiting)
+                waiting, wanted = [], size
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def sort_rows(table: pa.Table) -> pa.Table:
@@ -106,11 +126,11 @@ class _Cursor:
         self._ahead: pa.Table | None = None
         self._batches: Iterator[pa.Table] = iter(())
 
-    def open(self) -> _Cursor:
+    def open(self) -> None:
+        """Look at the first batches."""
         self._batches = self._sorted() if self.inspected.late else self._plain()
         self._ahead = next(self._batches, None)
         self.advance()
-        return self
 
     def advance(self) -> None:
         """Add the next batch to the rows at hand, and look at the one after it."""
@@ -124,17 +144,21 @@ class _Cursor:
         """No row before this time is still to come."""
         return _NEVER if self._ahead is None else int(int64_values(self._ahead.slice(0, 1), "capture_ts")[0])
 
-    def take_before(self, time: int) -> pa.Table | None:
-        """Hand over the rows before ``time``."""
-        if self.table is None or not self.table.num_rows:
-            return None
-        cut = int(np.searchsorted(int64_values(self.table, "capture_ts"), time, side="left"))
-        taken, self.table = self.table.slice(0, cut), self.table.slice(cut)
-        return taken if cut else None
+    @property
+    def rows(self) -> int:
+        """How many are at hand."""
+        return 0 if self.table is None else self.table.num_rows
 
     @property
-    def done(self) -> bool:
-        return self._ahead is None and (self.table is None or not self.table.num_rows)
+    def first(self) -> int:
+        """The time of the first row at hand."""
+        return int(int64_values(self.table.slice(0, 1), "capture_ts")[0])
+
+    def take_before(self, time: int) -> pa.Table:
+        """Hand over the rows before ``time``."""
+        cut = int(np.searchsorted(int64_values(self.table, "capture_ts"), time, side="left"))
+        taken, self.table = self.table.slice(0, cut), self.table.slice(cut)
+        return taken
 
     def _plain(self) -> Iterator[pa.Table]:
         segment = self.inspected.segment
@@ -149,25 +173,42 @@ class _Cursor:
         yield sort_rows(pa.concat_tables(self._plain()))
 
 
-def _merge(waiting: list[_Cursor]) -> Iterator[pa.Table]:
-    """Rows of all cursors, in chunks that are complete up to their last time."""
-    active: list[_Cursor] = []
-    while waiting or active:
-        if not active:
-            active.append(waiting.pop(0).open())
-        more = min(c.more_from for c in active)
-        unopened = waiting[0].inspected.low if waiting else _NEVER
-        by_path = sorted(active, key=lambda c: c.inspected.segment)
-        parts = [t for t in (c.take_before(min(more, unopened)) for c in by_path) if t is not None]
-        if parts:
-            yield parts[0] if len(parts) == 1 else pa.concat_tables(parts)
-        active = [c for c in active if not c.done]
-        if active and unopened <= more:
-            active.append(waiting.pop(0).open())
-        elif active:
-            for cursor in active:
-                if cursor.more_from == more:
-                    cursor.advance()
+def _merge(segments: list[Inspected]) -> Iterator[pa.Table]:
+    """Rows of all segments, in chunks that are complete up to their last time. ``segments`` ascend by their first time.
+
+    A step touches only those with rows before the time that it is complete to: 10,000 that overlap are no square of it.
+    """
+    waiting, number = deque(segments), count()
+    held: list[tuple[int, int, _Cursor]] = []  # a heap, by the first row at hand
+    growing: list[_Cursor] = []
+
+    def hold(cursor: _Cursor) -> None:
+        heappush(held, (cursor.first, next(number), cursor))
+
+    while waiting or held or growing:
+        more = min((c.more_from for c in growing), default=_NEVER)
+        unopened = waiting[0].low if waiting else _NEVER
+        ready = []
+        while held and held[0][0] < min(more, unopened):
+            ready.append(heappop(held)[2])
+        ready.sort(key=lambda c: c.inspected.segment)
+        if ready:
+            yield pa.concat_tables([c.take_before(min(more, unopened)) for c in ready])
+        for cursor in (c for c in ready if c.rows):
+            hold(cursor)
+        if waiting and unopened <= more:
+            cursor = _Cursor(waiting.popleft())
+            cursor.open()
+            if cursor.rows:
+                hold(cursor)
+            growing += [cursor] if cursor.more_from != _NEVER else []
+        else:
+            for cursor in [c for c in growing if c.more_from == more]:
+                empty = not cursor.rows
+                cursor.advance()
+                if empty:
+                    hold(cursor)
+            growing = [c for c in growing if c.more_from != _NEVER]
 
 
 def _keys(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,9 +8,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tickstate.kernels import _room
+from tickstate.lake.arrow import one_chunk
 from tickstate.lake.content import ContentHash
 from tickstate.lake.digest import fingerprint
 from tickstate.lake.files import replacing, step
@@ -64,7 +68,7 @@ class PartitionWriter:
             self._flush(whole.slice(begin, ROW_GROUP_ROWS))
             begin += ROW_GROUP_ROWS
             self._count -= ROW_GROUP_ROWS
-        self._waiting = [whole.slice(begin)]
+        self._waiting = [whole.slice(begin)] if self._count else []
 
     def close(self) -> str:
         """Write what waits and the footer; returns the content hash."""
@@ -92,10 +96,32 @@ class PartitionWriter:
             self._pending = None
 
     def _encode(self, group: pa.Table) -> None:
-        group = group.combine_chunks()
+        group = _whole(group)
         self._content.update(group)
         self._file.write_table(group, row_group_size=ROW_GROUP_ROWS)
         step("data:rows")
+
+
+def _whole(group: pa.Table) -> pa.Table:
+    """A table with one chunk a column: pages must not depend on how rows came."""
+    wide = [f.name for f in group.schema if f.type in _WIDE and group.column(f.name).num_chunks > 1]
+    block = _room.empty(len(wide), group.num_rows)
+    copied = {name: _joined(group.column(name), values) for name, values in zip(wide, block, strict=True)}
+    return pa.table([copied.get(f.name) or one_chunk(group.column(f.name)) for f in group.schema], schema=group.schema)
+
+
+_WIDE = (pa.float64(), pa.int64(), pa.timestamp("us", tz="UTC"))
+
+
+def _joined(column: pa.ChunkedArray, values: np.ndarray) -> pa.Array:
+    """The chunks of a column of 8 bytes a value, copied into ``values``."""
+    begin, bits = 0, values.view(np.int64)
+    for chunk in column.chunks:
+        held = np.frombuffer(chunk.buffers()[1], np.int64)
+        bits[begin : begin + len(chunk)] = held[chunk.offset : chunk.offset + len(chunk)]
+        begin += len(chunk)
+    validity = one_chunk(pc.is_valid(column)).buffers()[1] if column.null_count else None
+    return pa.Array.from_buffers(column.type, begin, [validity, pa.py_buffer(values)], column.null_count)
 
 
 def read_rows(path: Place) -> Iterator[pa.Table]:

@@ -11,28 +11,21 @@ T = TypeVar("T")
 _END = object()
 
 
-def read_ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
-    """Yield ``items``, prepared by a thread that is at most ``depth`` + 1 of them ahead; its errors are raised here."""
-    ready: queue.Queue[tuple[object, BaseException | None]] = queue.Queue(depth)
-    stop = threading.Event()
+def read_ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield ``items``, the next one prepared by a thread while one is used; its errors are raised here.
 
-    def put(item: object, error: BaseException | None = None) -> None:
-        while not stop.is_set():
-            try:
-                ready.put((item, error), timeout=0.1)
-                return
-            except queue.Full:
-                continue
+    Never more than the two exist: the thread begins with an item when the one before it is taken.
+    """
+    ready: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+    wanted, stop = threading.Semaphore(), threading.Event()
 
     def run() -> None:
         try:
-            for item in items:
-                put(item)
-                if stop.is_set():
-                    return
-            put(_END)
+            for item in _when(wanted, stop, items):
+                ready.put((item, None))
+            ready.put((_END, None))
         except BaseException as error:
-            put(_END, error)
+            ready.put((_END, error))
 
     thread = threading.Thread(target=run, name="tickstate-read", daemon=True)
     thread.start()
@@ -43,7 +36,24 @@ def read_ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
                 raise error
             if item is _END:
                 return
+            wanted.release()
             yield item  # type: ignore[misc]
     finally:
         stop.set()
+        wanted.release()
         thread.join()
+
+
+def _when(wanted: threading.Semaphore, stop: threading.Event, items: Iterable[T]) -> Iterator[T]:
+    """``items``, each begun when ``wanted``, until ``stop``; what they hold open is closed then."""
+    iterator = iter(items)
+    try:
+        while wanted.acquire() and not stop.is_set():
+            try:
+                item = next(iterator)
+            except StopIteration:
+                return
+            yield item
+            del item
+    finally:
+        getattr(iterator, "close", lambda: None)()

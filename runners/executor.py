@@ -141,6 +141,7 @@ class SilverWorker(Worker):
             found = lane.tables(hour, since, end, writer.rows)
             for table in self._joined(hour, schema, found) if span.kept else found:
                 writer.write(table)
+                del table  # the writer alone holds it now
             content = writer.close()
             if self._has_changed(hour):
                 raise Changed
@@ -266,7 +267,7 @@ class SilverWorker(Worker):
 
     def _chain_state(self) -> dict[str, str]:
         """What each unbounded feature carries now, as text."""
-        carried = self.lane.engine.state.carried
+        carried = self.lane.engine.remembered.carried
         names = [f.name for f in self.lane.graph.features if f.lookback().unbounded]
         return {n: b64encode(b"".join(a.tobytes() for a in carried[n])).decode() for n in names}
 

@@ -29,13 +29,17 @@ from tickstate.lake.names import HOUR
 from tickstate.lake.schema import BRONZE
 from tickstate.lake.segment import Files
 from tickstate.lake.state import BadState
-from tickstate.lake.stream import Counted, read_hour
+from tickstate.lake.stream import Counted, read_hour, regroup
 from tickstate.lake.tape import REPEAT_WINDOW, RepeatedIds, TapeRows
+from tickstate.lake.write import ROW_GROUP_ROWS
 from tickstate.runners.ahead import read_ahead
 from tickstate.runners.assemble import partition_table, push_joined, rows_of, sampled_table
 from tickstate.runners.plan import Span, inputs_of, rows_since, settings_of, trades_since
 from tickstate.runners.quality import Quality
 from tickstate.runners.reasons import plain
+
+CHUNK_ROWS = ROW_GROUP_ROWS
+"""Rows of an hour that are computed at once: those of a row group, so that its columns are written without a copy."""
 
 
 class LaneRun:
@@ -101,13 +105,15 @@ class LaneRun:
     def tables(self, hour: int, since: int, until: int, first_row: int) -> Iterator[pa.Table]:
         """The partition's rows with ``since`` <= capture_ts < ``until``; afterwards the position is ``until``."""
         span, extras, count = self.span, self._extras(hour), first_row
-        for rows in self._rows(span.channel, hour, since, until):
+        for rows in self._rows(span.channel, hour, since, until, first_row):
             values = self._push(rows)
             self.quality.add(rows, values.get("trade_age_s"))
             table = partition_table(self.graph, rows, values, span.lane, hour, count, extras)
             for found in [table] if self._sampler is None else self._sampler.add(table, rows.flag == 0):
                 yield sampled_table(found, span.lane, hour, count) if self.samples else found
                 count += found.num_rows
+                del found
+            del rows, values, table  # nothing of a chunk is held while the next one is computed
             step("compute:chunk")
         if self._sampler is not None:
             for found in self._sampler.finish(until):
@@ -194,16 +200,24 @@ class LaneRun:
             rows for h in hours for rows in self._read("trades", h, since, (h + 1) * HOUR, Counted(), repeats)
         )
 
-    def _rows(self, channel: str, hour: int, since: int, until: int) -> Iterator[Rows]:
-        return read_ahead(self._read(channel, hour, since, until, self.counted, self._repeats))
+    def _rows(self, channel: str, hour: int, since: int, until: int, first_row: int = 0) -> Iterator[Rows]:
+        return read_ahead(self._read(channel, hour, since, until, self.counted, self._repeats, first_row))
 
     def _read(
-        self, channel: str, hour: int, since: int, until: int, counted: Counted, repeats: RepeatedIds | None
+        self,
+        channel: str,
+        hour: int,
+        since: int,
+        until: int,
+        counted: Counted,
+        repeats: RepeatedIds | None,
+        first_row: int = 0,
     ) -> Iterator[Rows]:
-        """Rows of an hour, ready for the engine."""
+        """Rows of an hour, ready for the engine, in chunks that are a partition's row groups after ``first_row``."""
         segments = self.span.segments.get(channel, {}).get(hour, ())
         good = [i for i in map(self.files.inspect, segments) if i is not None]
-        for table in read_hour(good, counted, since, until, repeats):
+        tables = read_hour(good, counted, since, until, repeats)
+        for table in regroup(tables, first_row, CHUNK_ROWS):
             yield rows_of(channel, table, self.graph.settings)
 
     def _extras(self, hour: int) -> tuple[str, ...]:
@@ -225,7 +239,7 @@ class LaneRun:
         """All that is remembered, for ``lake.state``; None where it cannot be saved (a sampled lane)."""
         if self.position is None or self._sampler is not None:
             return None
-        state, arrays = self._engine.state, {}
+        state, arrays = self._engine.remembered, {}
         arrays.update({f"tail {name}": a for name, a in state.tails.items()})
         for feature, carried in state.carried.items():
             arrays.update({f"carried {feature} {i}": a for i, a in enumerate(carried)})

@@ -318,7 +318,7 @@ def write_misplaced(plan: AnyPlan) -> None:
 
 def _span_length(stale: int, workers: int) -> int:
     """Hours a task: long spans pay the lookback once, short ones keep every worker busy to the end."""
-    return LONGEST_SPAN if workers == 1 else max(1, min(LONGEST_SPAN, stale // (4 * workers)))
+    return LONGEST_SPAN if workers == 1 else max(1, min(LONGEST_SPAN, stale // (2 * workers)))
 
 
 def prepare(spans: list[AnySpan], announce: Callable[[int], None]) -> None:

@@ -39,14 +39,16 @@ def nulls(values):
 
 def volatility(times, x, start=0, widths=(H,)):
     out = np.empty((len(widths), len(x) - start))
-    cells.cell_volatility(times, x, start, np.array(widths, np.int64), out)
+    cells.cell_volatility(
+        times, x, start, np.zeros(widths[-1] // SECOND + 3, cells.CELLS), np.array(widths, np.int64), out
+    )
     return out
 
 
 def regression(times, x, y, start=0, width=H, min_cells=2, mask=None):
     out = np.empty((2, len(x) - start))
     mask = np.zeros(len(x)) if mask is None else mask
-    cells.cell_regression(times, x, y, mask, start, width, min_cells, out)
+    cells.cell_regression(times, x, y, mask, start, np.zeros(width // SECOND + 3, cells.PAIRS), width, min_cells, out)
     return out
 
 

@@ -26,7 +26,7 @@ ROOT = Path(tickstate.__file__).resolve().parents[1]
 KERNELS = Path(_jit.__file__).resolve().parent
 FOLDERS = {path.name: path for path in [KERNELS, *(KERNELS.parent / n for n in ("features", "lake", "runners", "api"))]}
 SOURCES = sorted(path for folder in FOLDERS.values() for path in folder.rglob("*.py"))
-MODULES = sorted(path.stem for path in KERNELS.glob("*.py") if path.stem not in ("__init__", "_jit"))
+MODULES = sorted(path.stem for path in KERNELS.glob("*.py") if not path.stem.startswith("_"))
 
 for module in MODULES:
     importlib.import_module(f"tickstate.kernels.{module}")
@@ -135,13 +135,13 @@ def test_every_kernel_says_what_it_does_and_fits_on_a_screen(name):
 @pytest.mark.parametrize("writable", [True, False])
 def test_inputs_may_be_read_only_or_not(writable):
     from tickstate.kernels.columns import latency
-    from tickstate.kernels.window import sum_windows
+    from tickstate.kernels.window import SUM, SUMS, sum_windows
 
     times, x, widths = np.arange(5, dtype=np.int64) * 1000, np.ones(5), np.array([8, 4000], np.int64)
     for array in (times, x, widths):
         array.flags.writeable = writable
     out, ms = np.empty((2, 5)), np.empty(5)
-    sum_windows(times, x, 0, widths, 0, out)
+    sum_windows(times, x, x, x, x, 0, np.zeros(2, SUMS), widths, np.array([SUM]), out)
     latency(times, times, ms)
     assert out.tolist() == [[1.0] * 5, [1.0, 2.0, 3.0, 4.0, 4.0]]
     assert ms.tolist() == [0.0, -999.0, -1998.0, -2997.0, -3996.0]

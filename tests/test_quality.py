@@ -185,6 +185,7 @@ def test_counters_do_not_depend_on_the_run(tmp_path_factory, seed):
             tapes.write(cut, {(channel, symbol): part}, name=f"{i}.parquet")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tickstate.lake.segment.BATCH_ROWS", 3)
+        patch.setattr("tickstate.runners.lane.CHUNK_ROWS", 4)
         assert {str(o): o.counters for o in tapes.run(cut).computed} == found
 
 

@@ -41,7 +41,7 @@ def begin_of(times, start, reach):
 
 def ranks(times, x, start=0, width=H, slack=1e-6, min_rows=3, low=0.2, high=0.8):
     out = np.empty((2, len(x) - start))
-    regime.rank_in_window(times, x, start, width, slack, min_rows, low, high, out)
+    regime.rank_in_window(times, x, start, np.zeros(9, regime.RANKS), width, slack, min_rows, low, high, out)
     return out
 
 
@@ -108,7 +108,7 @@ def test_of_equal_times_only_the_rows_so_far_are_in_the_window():
 
 def shares(times, codes, start=0, width=H, max_staleness=2 * H):
     out = np.empty((2, len(codes) - start))
-    regime.regime_shares(times, codes, start, width, max_staleness, out)
+    regime.regime_shares(times, codes, start, np.zeros(1, regime.SHARES), width, max_staleness, out)
     return out
 
 
@@ -164,7 +164,7 @@ def test_a_stretch_longer_than_max_staleness_does_not_count(step, counts):
 
 def returns(times, mid, start=0, widths=(H,), max_staleness=2 * H):
     out = np.empty((len(widths), len(mid) - start))
-    regime.horizon_returns(times, mid, start, np.array(widths, np.int64), max_staleness, out)
+    regime.horizon_returns(times, mid, start, np.zeros(1, regime.GAPS), np.array(widths, np.int64), max_staleness, out)
     return out
 
 

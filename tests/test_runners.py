@@ -68,7 +68,8 @@ def test_hours_backwards_one_by_one(tmp_path):
 
 @pytest.mark.parametrize("chunk", [1, 7, 60])
 def test_chunks_do_not_show(tmp_path, monkeypatch, chunk):
-    monkeypatch.setattr("tickstate.lake.segment.BATCH_ROWS", chunk)
+    monkeypatch.setattr("tickstate.lake.segment.BATCH_ROWS", max(1, chunk // 2))
+    monkeypatch.setattr("tickstate.runners.lane.CHUNK_ROWS", chunk)
     lake = bronze_only(tmp_path)
     bronze.run(lake)
     assert bronze.tree(lake / "silver") == expected()

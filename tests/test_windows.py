@@ -15,7 +15,7 @@ from lakes import MIDNIGHT, SECOND, bits, book_table, books, snapshot
 import tickstate
 from tickstate.kernels import cells, regime, sample
 from tickstate.kernels._jit import interpreted
-from tickstate.kernels.window import BLOCKS, MEAN, ROOT_OF_SQUARES, SUM, moment_window, sum_windows
+from tickstate.kernels.window import BLOCKS, MEAN, MOMENTS, ROOT_OF_SQUARES, SUM, SUMS, moment_window, sum_windows
 
 pytestmark = pytest.mark.kernels
 
@@ -55,13 +55,14 @@ def windows_of(times, x, width):
 
 def sums(times, x, kind, start=0, widths=(H,)):
     out = np.empty((len(widths), len(x) - start))
-    sum_windows(times, x, start, np.array(widths, np.int64), kind, out)
+    memory = np.zeros(len(widths), SUMS)
+    sum_windows(times, x, x, x, x, start, memory, np.array(widths, np.int64), np.array([kind]), out)
     return out
 
 
 def moments(times, x, start=0, width=H):
     out = np.empty((2, len(x) - start))
-    moment_window(times, x, start, width, 0, 1, out)
+    moment_window(times, x, start, np.zeros(1, MOMENTS), width, 0, 1, out)
     return out
 
 
@@ -174,7 +175,7 @@ def test_moments_can_leave_one_out():
     both = moments(times, x)
     for row in (0, 1):
         out = np.full((1, 9), -7.0)
-        moment_window(times, x, 0, H, *((0, -1) if row == 0 else (-1, 0)), out)
+        moment_window(times, x, 0, np.zeros(1, MOMENTS), H, *((0, -1) if row == 0 else (-1, 0)), out)
         np.testing.assert_array_equal(out[0], both[row])
 
 
@@ -229,7 +230,8 @@ def test_blocks_divide_every_horizon():
 def regression(x, y, start=0, mask=None, min_cells=2):
     times = MIDNIGHT + np.arange(len(x), dtype=np.int64) * SECOND
     out, mask = np.empty((2, len(x) - start)), np.zeros(len(x)) if mask is None else np.array(mask)
-    cells.cell_regression(times, np.array(x, float), np.array(y, float), mask, start, 300 * SECOND, min_cells, out)
+    x, y, memory = np.array(x, float), np.array(y, float), np.zeros(303, cells.PAIRS)
+    cells.cell_regression(times, x, y, mask, start, memory, 300 * SECOND, min_cells, out)
     return out.T.tolist()
 
 
@@ -254,7 +256,7 @@ def test_ranks(data, min_rows):
     times, x = data
     x = np.round(x)  # many of the same
     out = np.empty((2, len(x)))
-    regime.rank_in_window(times, x, 0, H, 0.0, min_rows, 0.2, 0.8, out)
+    regime.rank_in_window(times, x, 0, np.zeros(9, regime.RANKS), H, 0.0, min_rows, 0.2, 0.8, out)
     for i, window in enumerate(windows_of(times.tolist(), x.tolist(), H)):
         if math.isnan(x[i]) or len(window) < min_rows:
             assert np.isnan(out[:, i]).all()
