@@ -38,7 +38,7 @@ def empty(rows: int, width: int) -> np.ndarray:
 
 
 def _references(arrays: list[np.ndarray], i: int) -> int:
-    """References to an array in a list: the list's, those of every view of it, numpy's or Arrow's, and the call's own."""
+    """References to an array in a list: the list's, those of every view of it (numpy's or Arrow's), the call's own."""
     return sys.getrefcount(arrays[i])
 
 

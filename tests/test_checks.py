@@ -346,9 +346,9 @@ def test_helpers_and_constants_count_as_code(monkeypatch):
 def test_callees_in_other_modules_count_as_code(monkeypatch):
     """The volatility of cells calls the sum over a window, in another file."""
     before = versions.code_hash(cells.cell_volatility)
-    monkeypatch.setitem(window.sum_window.function.__globals__, "SOMEBODY", 1)
+    monkeypatch.setitem(window.fold_sums.function.__globals__, "SOMEBODY", 1)
     assert versions.code_hash(cells.cell_volatility) == before, "what is not read does not count"
-    monkeypatch.setattr(window.sum_window, "function", step.velocity.function)
+    monkeypatch.setattr(window.fold_sums, "function", step.velocity.function)
     assert versions.code_hash(cells.cell_volatility) != before
 
 
