@@ -8,7 +8,7 @@ import pytest
 from busy import FIRST_HOUR, write_busy_hour
 from pinned import rounds
 
-HOURS, ROWS = 48, 50_000
+HOURS, ROWS = 48, 100_000
 
 
 def test_two_cores_on_one_lane(benchmark, note, tmp_path):
