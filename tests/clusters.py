@@ -27,9 +27,9 @@ def hook(name):
         os.kill({victim}, signal.SIGKILL)
 
 armed, plain = [False], files.replacing
-def replacing(path, label):
+def replacing(path, label, *others):
     armed[0] = {keyword!r} in str(path)
-    return plain(path, label)
+    return plain(path, label, *others)
 
 files.replacing = write.replacing = replacing
 files.hook = hook
