@@ -52,8 +52,8 @@ def parse_place(text: str) -> Place:
 
     >>> parse_place("dask://10.0.0.5:8786").address
     'tcp://10.0.0.5:8786'
-    >>> parse_place("dask:/shared/scheduler.json").file
-    '/shared/scheduler.json'
+    >>> parse_place("dask").address
+    ''
     """
     wrong = TickstateError(repr(text), where="executor", expected=FORMS)
     if text == "dask":

@@ -241,7 +241,6 @@ def _run_tier(make: Callable[[], AnyPlan], total: Summary, pool: Pool, observer:
         observer.noticed(text)
     for attempt in range(ATTEMPTS):
         plan.partitions = _not_done(plan, summary)
-        plan.files.save()
         if not any(p.pending for p in plan.partitions):
             break
         changed.clear()
@@ -281,6 +280,7 @@ def _attempt(
     """Give what is stale to the pool; returns the spans that were lost with a worker and not run alone."""
     pool.start(observer)
     spans = plan.spans(_span_length(len(plan.stale), pool.workers))
+    plan.files.save()  # spans have learnt the digests of what is stale
     if attempt == 0:
         for text in _notices(spans):
             observer.noticed(text)

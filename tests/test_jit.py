@@ -258,6 +258,7 @@ def test_a_kernel_compiles_at_its_first_call_and_is_cached(compiling, tmp_path, 
     assert list(compiling.rglob("*.nbi"))
 
 
+@pytest.mark.kernels
 def test_threads_compile_one_after_the_other(monkeypatch):
     """The folder of numba's cache is set for the whole process: two at a time would store in each other's."""
     inside, most, made, guard = [0], [0], [], threading.Lock()
@@ -421,6 +422,7 @@ def test_an_edit_of_a_helper_in_another_file_is_seen(place, tmp_path):
 
     def said():
         env = os.environ | {"TICKSTATE_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "0"}
+        env["PYTHONDONTWRITEBYTECODE"] = "1"  # Python's own cache is blind to an edit within the second
         run = [sys.executable, "-c", RUN_PACKAGE, str(tmp_path)]
         return subprocess.run(run, check=True, capture_output=True, text=True, env=env).stdout.split()
 
@@ -435,6 +437,16 @@ def test_an_edit_of_a_helper_in_another_file_is_seen(place, tmp_path):
     assert said() == ["True", "20.0"]
     write(3.5)
     assert said() == ["False", "35.0"]
+
+
+@pytest.mark.kernels
+def test_a_helper_of_a_folder_below_is_of_the_same_package(tmp_path, monkeypatch):
+    outer = write_package(tmp_path, "nested", 2.0) / "outer.py"
+    outer.write_text(outer.read_text().replace("nested.inner", "nested.deep.inner"))
+    write_package(tmp_path / "nested", "deep", 2.0)
+    monkeypatch.syspath_prepend(tmp_path)
+    grow_all = importlib.import_module("nested.outer").grow_all
+    assert _jit._packages(grow_all.function) == {tmp_path / "nested"}
 
 
 # ---- compiled and interpreted
