@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 FEATURES = Path(sys.executable).with_name("features")
+START = """
+import json, resource, subprocess, sys, time
+began = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+wall, used = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024]))
+raise SystemExit(done.returncode)
+"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds (user and system), wall seconds, and the most memory that it held, in MB."""
+    """CPU seconds (user and system), wall seconds, and the most memory that one process of it held, in MB."""
 
     cpu: float
     wall: float
@@ -22,14 +30,11 @@ class Cost:
 
 
 def run_child(*command: object, **environment: str) -> Cost:
-    """Run a command to its end, which must be a good one; what it prints is dropped."""
-    began = time.perf_counter()
-    process = subprocess.Popen(
-        [str(c) for c in command], env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    said = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stderr.close()
-    assert process.returncode == 0, said
-    return Cost(usage.ru_utime + usage.ru_stime, time.perf_counter() - began, usage.ru_maxrss / 1024)
+    """Run a command to its end, which must be a good one; what it prints is dropped.
+
+    A small process starts and measures it, since on Linux one begins with the peak memory of that it was forked from.
+    """
+    run = [sys.executable, "-c", START, *map(str, command)]
+    done = subprocess.run(run, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Cost(*json.loads(done.stdout))

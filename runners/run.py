@@ -279,7 +279,8 @@ def _attempt(
 ) -> list[AnySpan]:
     """Give what is stale to the pool; returns the spans that were lost with a worker and not run alone."""
     pool.start(observer)
-    spans = plan.spans(_span_length(len(plan.stale), pool.workers))
+    lanes = len({(p.channel, p.lane) for p in plan.stale})
+    spans = plan.spans(_span_length(len(plan.stale), lanes, pool.workers))
     plan.files.save()  # spans have learnt the digests of what is stale
     if attempt == 0:
         for text in _notices(spans):
@@ -316,9 +317,14 @@ def write_misplaced(plan: AnyPlan) -> None:
         write_quarantine(plan.selection.silver / "_quarantine" / channel / "misplaced.json", found)
 
 
-def _span_length(stale: int, workers: int) -> int:
-    """Hours a task: long spans pay the lookback once, short ones keep every worker busy to the end."""
-    return LONGEST_SPAN if workers == 1 else max(1, min(LONGEST_SPAN, stale // (2 * workers)))
+def _span_length(stale: int, lanes: int, workers: int) -> int:
+    """Hours a task: long spans pay the lookback once, short ones keep every worker busy to the end.
+
+    A lane alone is dealt out evenly, one span a worker; several are seldom equal, so that workers get more than one.
+    """
+    if workers == 1:
+        return LONGEST_SPAN
+    return max(1, min(LONGEST_SPAN, stale // (workers if lanes == 1 else 2 * workers)))
 
 
 def prepare(spans: list[AnySpan], announce: Callable[[int], None]) -> None:
