@@ -324,7 +324,8 @@ def _span_length(stale: int, lanes: int, workers: int) -> int:
     """
     if workers == 1:
         return LONGEST_SPAN
-    return max(1, min(LONGEST_SPAN, stale // (workers if lanes == 1 else 2 * workers)))
+    tasks = workers if lanes == 1 else 2 * workers
+    return max(1, min(LONGEST_SPAN, -(-stale // tasks)))  # rounded up: no task of a few hours is left over
 
 
 def prepare(spans: list[AnySpan], announce: Callable[[int], None]) -> None:

@@ -49,6 +49,17 @@ def s3(s3_server):
 
 
 @pytest.fixture
+def impatient(monkeypatch):
+    """A client of the S3 server that tries twice, not six times."""
+    from tickstate.lake import remote
+
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    remote.client.cache_clear()
+    yield
+    remote.client.cache_clear()
+
+
+@pytest.fixture
 def plugins(monkeypatch):
     """A function: the default registry with these entry points (``plugins.Point``) beside the built-ins."""
     from tickstate import default_registry

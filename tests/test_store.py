@@ -312,15 +312,6 @@ def test_transient_errors_are_tried_again(s3, root, status, code):
 FAILING = "the store keeps failing: run again later"
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """Two tries."""
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    remote.client.cache_clear()
-    yield
-    remote.client.cache_clear()
-
-
 def test_what_keeps_failing_ends_in_one_line(s3, root, impatient):
     path = put(root / "x", b"1234")
     with s3.rules(rule("GET", "", status=503, code="SlowDown")):

@@ -18,7 +18,7 @@ from faults.test_crash import DRIVER, Driver
 from s3server import rule, tree, upload
 
 import tickstate
-from tickstate.lake import demo, remote
+from tickstate.lake import demo
 from tickstate.lake.errors import StoreError
 from tickstate.lake.store import place
 from tickstate.runners import cli
@@ -34,15 +34,6 @@ REAL = Path(__file__).resolve().parents[2] / "shared/bronze"
 def bucket(s3):
     """The URI of a new bucket."""
     return f"s3://{s3.bucket()}"
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Two tries, not six."""
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    remote.client.cache_clear()
-    yield
-    remote.client.cache_clear()
 
 
 @pytest.fixture(scope="module")
