@@ -63,12 +63,12 @@ def arrays(hour):
     parts = []
 
     def see(rows, trades, values):
-        own = {name: array[rows.lead :] if array.ndim == 2 else array for name, array in rows.arrays.items()}
+        own = {name: array[:, rows.lead :] if array.ndim == 2 else array for name, array in rows.arrays.items()}
         joined = {JOINED + name: array for name, array in trades.items()}
         parts.append({**own, **joined, **{name: v.data for name, v in values.items()}})
 
     compute(hour, see=see)
-    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    found = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     for array in found.values():
         array.flags.writeable = False
     return found

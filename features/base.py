@@ -39,10 +39,10 @@ JOINED = "trades."
 SOURCES: Mapping[str, Mapping[str, str]] = {
     "orderbook": {
         "capture_ts": "int64 us (n): receipt time, the event clock",
-        "bid_price": "float64 quote (n, depth): best first, NaN where absent",
-        "bid_size": "float64 lots (n, depth)",
-        "ask_price": "float64 quote (n, depth)",
-        "ask_size": "float64 lots (n, depth)",
+        "bid_price": "float64 quote (depth, n): best first, NaN where absent",
+        "bid_size": "float64 lots (depth, n)",
+        "ask_price": "float64 quote (depth, n)",
+        "ask_size": "float64 lots (depth, n)",
         "bid_levels": "int64 (n): bid levels present, at most depth",
         "ask_levels": "int64 (n): ask levels present, at most depth",
         **{JOINED + name: about.replace("(n)", "(m)") for name, about in _TRADES.items()},

@@ -59,7 +59,7 @@ class Lane:
     def rows(self, first: int, last: int) -> Lane:
         """Rows ``first`` .. ``last``, with all the trades."""
         a, b = self._valid_before[[first, last]]
-        arrays = {name: values[a:b] for name, values in self.arrays.items()}
+        arrays = {name: values[..., a:b] for name, values in self.arrays.items()}
         return replace(self, times=self.times[first:last], flag=self.flag[first:last], arrays=arrays)
 
     def without_flagged(self) -> Lane:
@@ -69,7 +69,7 @@ class Lane:
     def shallow(self, depth: int) -> Lane:
         """The first levels alone, as with a smaller ``depth`` in the settings."""
         arrays = {
-            name: values[:, :depth].copy() if values.ndim == 2
+            name: values[:depth].copy() if values.ndim == 2
             else np.minimum(values, depth) if name.endswith("_levels") else values
             for name, values in self.arrays.items()
         }  # fmt: skip
@@ -85,12 +85,12 @@ class Lane:
         return {name: values[a:b] for name, values in self.trades.items()}
 
     def chunk(self, first: int, last: int, lead: int = 1) -> Chunk:
-        """Rows as the engine takes them: arrays of their own, room for ``lead`` rows of history before the levels."""
+        """Rows as the engine takes them: arrays of their own, room for ``lead`` of history before those of levels."""
         a, b = self._valid_before[[first, last]]
         arrays = {}
         for name, values in self.arrays.items():
-            room = np.full((lead, *values.shape[1:]), np.nan)
-            arrays[name] = np.concatenate((room, values[a:b])) if values.ndim == 2 else values[a:b].copy()
+            room = np.full((*values.shape[:-1], lead), np.nan)
+            arrays[name] = np.hstack((room, values[:, a:b])) if values.ndim == 2 else values[a:b].copy()
         return Chunk(self.flag[first:last], arrays, lead)
 
     def whole_chunk(self, writable: bool) -> tuple[dict[str, np.ndarray], Arrays]:
@@ -189,13 +189,14 @@ def _book(draw: np.random.RandomState, times: np.ndarray) -> dict[str, np.ndarra
         levels = np.where(draw.randint(0, 10, n) == 0, few, many)
         ticks = middle[:, None] + sign * np.cumsum(draw.randint(1, 4, (n, DEPTH)), axis=1)
         absent = np.arange(DEPTH) >= levels[:, None]
-        found[f"{side}_price"] = np.where(absent, np.nan, ticks / 100.0)
-        found[f"{side}_size"] = np.where(absent, np.nan, draw.randint(1, 9000, (n, DEPTH)) / 1000.0)
+        price = np.where(absent, np.nan, ticks / 100.0)
+        size = np.where(absent, np.nan, draw.randint(1, 9000, (n, DEPTH)) / 1000.0)
+        found[f"{side}_price"], found[f"{side}_size"] = np.ascontiguousarray(price.T), np.ascontiguousarray(size.T)
         found[f"{side}_levels"] = levels.astype(np.int64)
     still = np.flatnonzero(draw.randint(0, 8, n) == 0)  # a row that says again what the one before said
     for values in (v for name, v in found.items() if name != "capture_ts"):
         for i in still[still > 0]:
-            values[i] = values[i - 1]
+            values[..., i] = values[..., i - 1]
     return found
 
 
@@ -230,5 +231,5 @@ def input_columns(lane: Lane, graph: Graph, names: tuple[str, ...]) -> dict[str,
 
 def _plain(array: np.ndarray) -> list:
     if array.ndim == 2:
-        return [[x for x in row if x == x] for row in array.tolist()]
+        return [[x for x in row if x == x] for row in array.T.tolist()]
     return [x if x == x else None for x in array.tolist()]

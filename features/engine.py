@@ -25,7 +25,7 @@ class Rows(Protocol):
     """A chunk of one lane's rows, in order.
 
     ``flag`` (n): 0 where a row is valid. ``arrays``: the ``SOURCES`` of the channel for the v valid rows; the
-    first ``lead`` rows of each two-dimensional array are room for history, for which nothing is then copied.
+    first ``lead`` columns of each level array (l, lead + v) are room for history, for which nothing is then copied.
     """
 
     flag: np.ndarray
@@ -182,6 +182,7 @@ class _Chunk:
         self._before = {name: histories[name].rows.shape[0] if name in histories else 0 for name in clocks}
         self._new = {**rows.arrays, **joined}
         self._joined: dict[str, np.ndarray] = {}
+        self._roomy: dict[str, np.ndarray] = {}
         self.valid = rows.arrays["capture_ts"].shape[0]
 
     def add(self, columns: Arrays) -> None:
@@ -190,19 +191,24 @@ class _Chunk:
     def inputs(self, batch: Batch, remembers: bool) -> tuple[int, list[np.ndarray]]:
         """``start`` and the columns that a kernel gets: new rows behind the history it looks back on.
 
-        One that ``remembers`` gets the history of the last row before them, which it has seen.
+        One that ``remembers`` gets the history of the last row before them, which it has seen. One that reads levels
+        and looks back on nothing gets them with their room for history, whatever that holds.
         """
         feature = batch.features[0]
-        if feature.state is not None:
-            return 0, [_read_only(self._bare(name)) for name in batch.inputs]
-        start = self._history(own_tail(feature), False, remembers)
-        before = self._history(trades_tail(feature), True) if feature.joins else 0
+        own, joined = _NO_TAILS if feature.state is not None else (own_tail(feature), trades_tail(feature))
+        start = self._history(own, False, remembers)
+        before = self._history(joined, True) if feature.joins else 0
+        room = self._lead if own == Tail() and any(map(self._has_levels, batch.inputs)) else 0
         arrays = []
         for name in batch.inputs:
-            whole, new = self.whole(name), self._bare(name).shape[0]
-            keep = new + (before if name.startswith(JOINED) else start)
-            arrays.append(_read_only(whole[whole.shape[0] - keep :]))
-        return start, arrays
+            if room and not name.startswith(JOINED):
+                array = self._behind_room(name)
+            elif feature.state is not None:
+                array = self._new.get(name, _NO_VALUES)
+            else:
+                array = self._behind(name, before if name.startswith(JOINED) else start)
+            arrays.append(_read_only(array))
+        return start + room, arrays
 
     def _history(self, tail: Tail, joined: bool, remembers: bool = False) -> int:
         """How many rows of a tail the next rows look back on, or the last one of it did."""
@@ -223,7 +229,7 @@ class _Chunk:
         if name in self.histories and whole.ndim == 1:
             self.histories[name].keep_last(keep)
         else:
-            self.histories[name] = History(whole[max(0, whole.shape[0] - keep) :].copy())
+            self.histories[name] = History(whole[..., max(0, whole.shape[-1] - keep) :].copy())
 
     def whole(self, name: str) -> np.ndarray:
         """A column with its tail before it."""
@@ -231,10 +237,23 @@ class _Chunk:
             self._joined[name] = self._join(name)
         return self._joined[name]
 
-    def _bare(self, name: str) -> np.ndarray:
-        """A column without its tail; without rows, none."""
-        new = self._new.get(name, _NO_VALUES)
-        return new[self._lead :] if new.ndim == 2 else new
+    def _has_levels(self, name: str) -> bool:
+        return name in self._new and self._new[name].ndim == 2
+
+    def _behind(self, name: str, rows: int) -> np.ndarray:
+        """The new rows of a column behind the last ``rows`` of its history."""
+        whole = self.whole(name)
+        n = self._new[name].shape[-1] - (self._lead if self._has_levels(name) else 0) + rows
+        return whole if whole.shape[-1] == n else np.ascontiguousarray(whole[..., whole.shape[-1] - n :])
+
+    def _behind_room(self, name: str) -> np.ndarray:
+        """The new rows of a column behind as many others as level arrays have room for."""
+        if self._has_levels(name):
+            return self._new[name]
+        if name not in self._roomy:
+            new = self._new[name]
+            self._roomy[name] = np.concatenate((np.zeros(self._lead, new.dtype), new))
+        return self._roomy[name]
 
     def _join(self, name: str) -> np.ndarray:
         new, held = self._new[name], self.histories.get(name)
@@ -245,13 +264,12 @@ class _Chunk:
                 held = self.histories[name] = History(np.empty(0, new.dtype))
             held.add(new)
             return held.rows
-        before = 0 if held is None else held.rows.shape[0]
-        if held is None or not before:
-            return new[self._lead :]
-        if before <= self._lead:
-            new[self._lead - before : self._lead] = held.rows
-            return new[self._lead - before :]
-        return np.concatenate((held.rows, new[self._lead :]))
+        before = 0 if held is None else held.rows.shape[1]
+        if held is not None and before == self._lead:
+            new[:, :before] = held.rows
+            return new
+        rows = new[:, self._lead :]
+        return np.ascontiguousarray(rows) if held is None else np.concatenate((held.rows, rows), axis=1)
 
 
 @dataclass(frozen=True)
@@ -261,6 +279,7 @@ class _Nothing:
     lead: int = 0
 
 
+_NO_TAILS = (Tail(), Tail())
 _NO_VALUES = np.empty(0)
 _NO_ROWS = _Nothing(np.empty(0, np.uint8), {"capture_ts": np.empty(0, np.int64)})
 _NO_TRADES = {name: np.empty(0, np.int64 if name == "capture_ts" else np.float64) for name in SOURCES["trades"]}

@@ -8,7 +8,6 @@ from tickstate.features.base import Column, Feature, Param
 from tickstate.kernels import levels, structure
 
 TOUCH = ("bid_price", "bid_size", "ask_price", "ask_size")
-BOOK = (*TOUCH, "bid_levels", "ask_levels")
 
 
 class BookLevels(Feature):
@@ -48,7 +47,7 @@ class DepthImbalance(Feature):
     """Depth of both sides and its imbalance, near the touch and over all levels."""
 
     name, group = "depth_imbalance", "structure"
-    inputs = ("bid_size", "ask_size", "bid_levels", "ask_levels")
+    inputs = ("bid_size", "ask_size")
     params = {"levels": Param((1, 3, 5, 10), "numbers of levels", "levels", minimum=1, ascending=True)}
     kernel = structure.depth_imbalance
 
@@ -72,7 +71,7 @@ class DepthBands(Feature):
     """Depth by distance from the mid, in basis points."""
 
     name, group = "depth_bands", "structure"
-    inputs = BOOK
+    inputs = TOUCH
     params = {
         "edges": Param(
             (0, 1, 2, 5, 10, 25, 50), "band edges", "bps", minimum=0, ascending=True
@@ -111,7 +110,7 @@ class BookVwap(Feature):
     """Volume-weighted prices of the first five levels a side."""
 
     name, group = "book_vwap", "structure"
-    inputs = BOOK
+    inputs = TOUCH
     outputs = (
         Column("vwap_bid_5", "quote", "sum(price * size) / sum(size) over the first 5 present bid levels"),
         Column("vwap_ask_5", "quote", "the same of the ask"),
@@ -123,8 +122,8 @@ class BookVwap(Feature):
 class SmartDepth(Feature):
     """Depth discounted exponentially by its distance from the mid."""
 
-    name, group = "smart_depth", "structure"
-    inputs = BOOK
+    name, group, version = "smart_depth", "structure", 2
+    inputs = TOUCH
     params = {"decay_bps": Param(2.0, "distance over which depth loses a factor e", "bps", above=0.0)}
     outputs = (
         Column("smart_bid_depth", "lots", "sum of size * exp(-d / decay_bps) over the bid levels"),
@@ -141,7 +140,7 @@ class BookSlope(Feature):
     """How fast depth builds up away from the touch."""
 
     name, group = "book_slope", "structure"
-    inputs = BOOK
+    inputs = (*TOUCH, "bid_levels", "ask_levels")
     outputs = (
         Column("bid_slope_simple", "quote/lot", "abs(b_0 - b_4) / (sum of the first 5 bid sizes)", "below 5 levels"),
         Column("ask_slope_simple", "quote/lot", "the same of the ask", "below 5 levels"),
@@ -155,7 +154,7 @@ class CenterOfGravity(Feature):
     """Where the mass of the book lies."""
 
     name, group = "center_of_gravity", "structure"
-    inputs = BOOK
+    inputs = TOUCH
     outputs = (
         Column("center_of_gravity", "quote", "sum(price * size) / sum(size), both sides"),
         Column("cog_vs_mid", "bps", "1e4 * (center_of_gravity - m) / m"),
@@ -167,7 +166,7 @@ class BookShape(Feature):
     """Decay of sizes with depth, their concentration, and the spread's price in depth."""
 
     name, group = "book_shape", "structure"
-    inputs = BOOK
+    inputs = TOUCH
     outputs = (
         Column("bid_depth_decay_5", "1", "q_4 / q_0", "below 5 levels"),
         Column("ask_depth_decay_5", "1", "r_4 / r_0", "below 5 levels"),

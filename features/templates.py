@@ -34,9 +34,9 @@ from tickstate import Block, Column, Feature, Floats, Int, Levels, kernel
 # n = rows, l = levels
 @kernel
 def fill(relative_spread: Floats, bid_size: Levels, ask_size: Levels, start: Int, out: Block) -> None:
-    """out[0, i - start] = 1e4 * relative_spread / (q_0 + r_0). Sizes are (n, l), best level first."""
+    """out[0, i - start] = 1e4 * relative_spread / (q_0 + r_0). Sizes are (l, n), best level first."""
     for i in range(start, relative_spread.shape[0]):
-        out[0, i - start] = 1e4 * relative_spread[i] / (bid_size[i, 0] + ask_size[i, 0])
+        out[0, i - start] = 1e4 * relative_spread[i] / (bid_size[0, i] + ask_size[0, i])
 
 
 class $cls(Feature):

@@ -40,7 +40,7 @@ class Arg:
 Int, Float = Arg("i8", 0), Arg("f8", 0)
 Ints, Floats, Bytes = Arg("i8"), Arg("f8"), Arg("u1")
 Offsets = Arg("i4")
-Levels = Arg("f8", 2)  # [row, level]
+Levels = Arg("f8", 2)  # [level, row]
 OutInts, OutFloats, OutBytes = Arg("i8", 1, True), Arg("f8", 1, True), Arg("u1", 1, True)
 OutMasks = Arg("u1", 2, True)
 OutLevels = Block = Arg("f8", 2, True)  # Block: [column, row]

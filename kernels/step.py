@@ -6,7 +6,10 @@ there, there is no previous one and the row is NaN.
 
 import math
 
+import numpy as np
+
 from tickstate.kernels._jit import Block, Floats, Int, Ints, Levels, helper, kernel
+from tickstate.kernels.structure import ROWS
 
 
 @helper
@@ -44,14 +47,32 @@ def mid_steps(capture_ts: Ints, mid: Floats, start: Int, max_staleness: Int, out
 
 
 @helper
-def side_flow(price, size, i, level, sign):
-    """e of one side and level: what arrived less what left. ``sign`` +1 bids, -1 asks (Cont et al., eq. 3)."""
-    p, before = sign * price[i, level], sign * price[i - 1, level]
-    if p > before:
-        return size[i, level]
-    if p < before:
-        return -size[i - 1, level]
-    return size[i, level] - size[i - 1, level]
+def fill_flow(price, size, sign, known, weight, total, out):
+    """out = e of one side and level for each row: what arrived less what left. ``sign`` +1 bids, -1 asks (Cont et al.,
+    eq. 3). ``price`` and ``size`` begin one row earlier than the rest; NaN where the level is absent in either row or
+    ``known`` is 0. ``total`` gets weight * e of the others.
+    """
+    now, before, arrived, left = price[1:], price, size[1:], size
+    for r in range(out.shape[0]):
+        p, q = sign * now[r], sign * before[r]
+        e = arrived[r] if p > q else -left[r] if p < q else arrived[r] - left[r]
+        present = (p == p) & (q == q) & (known[r] == 1)
+        out[r] = e if present else math.nan
+        total[r] += weight * e if present else 0.0
+
+
+@helper
+def fill_known(capture_ts, begin, max_staleness, out):
+    """out = 1 where the rows from ``begin`` on have a previous snapshot."""
+    for r in range(out.shape[0]):
+        out[r] = 1 if capture_ts[begin + r] - capture_ts[begin + r - 1] <= max_staleness else 0
+
+
+@helper
+def mark_unknown(known, out):
+    """NaN where there is no previous snapshot."""
+    for r in range(out.shape[0]):
+        out[r] = out[r] if known[r] == 1 else math.nan
 
 
 @kernel
@@ -65,22 +86,24 @@ def order_flow(
     NaN where level j is absent in either snapshot. ``out[w]`` = sum of weights[j] * e over the levels that a
     side has in both snapshots, each side on its own. Lots. Looks back one row.
     """
-    w = weights.shape[0]
-    for i in range(start, capture_ts.shape[0]):
-        o = i - start
-        if not has_previous(capture_ts, i, max_staleness):
-            for j in range(w + 1):
-                out[j, o] = math.nan
-            continue
-        bid, ask = 0.0, 0.0
-        for j in range(w):
-            e_bid = e_ask = math.nan
-            if j < bid_price.shape[1]:
-                if not math.isnan(bid_price[i, j]) and not math.isnan(bid_price[i - 1, j]):
-                    e_bid = side_flow(bid_price, bid_size, i, j, 1.0)
-                    bid += weights[j] * e_bid
-                if not math.isnan(ask_price[i, j]) and not math.isnan(ask_price[i - 1, j]):
-                    e_ask = side_flow(ask_price, ask_size, i, j, -1.0)
-                    ask += weights[j] * e_ask
-            out[j, o] = e_bid - e_ask
-        out[w, o] = bid - ask
+    w, depth = weights.shape[0], bid_price.shape[0]
+    out[min(w, depth) : w] = math.nan
+    first = max(start, 1)
+    out[:, : first - start] = math.nan
+    room, known = np.empty((3, ROWS)), np.empty(ROWS, np.int64)
+    for i in range(first, capture_ts.shape[0], ROWS):
+        end = min(i + ROWS, capture_ts.shape[0])
+        n, o = end - i, i - start
+        bid, ask, e_ask, total, has = room[0, :n], room[1, :n], room[2, :n], out[w, o : o + n], known[:n]
+        fill_known(capture_ts, i, max_staleness, has)
+        bid[:] = 0.0
+        ask[:] = 0.0
+        for j in range(min(w, depth)):
+            e = out[j, o : o + n]
+            fill_flow(bid_price[j, i - 1 : end], bid_size[j, i - 1 : end], 1.0, has, weights[j], bid, e)
+            fill_flow(ask_price[j, i - 1 : end], ask_size[j, i - 1 : end], -1.0, has, weights[j], ask, e_ask)
+            for r in range(n):
+                e[r] -= e_ask[r]
+        for r in range(n):
+            total[r] = bid[r] - ask[r]
+        mark_unknown(has, total)

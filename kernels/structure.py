@@ -1,7 +1,12 @@
 """Kernels of FEATURES.md section 3.2: functions of one snapshot alone.
 
-Arrays: ``bid_price``, ``bid_size``, ``ask_price``, ``ask_size`` (n, l), best level first, NaN where absent;
+Arrays: ``bid_price``, ``bid_size``, ``ask_price``, ``ask_size`` (l, n), best level first, NaN where absent;
 ``bid_levels``, ``ask_levels`` (n), the numbers of levels present, at most l. Every row is a valid snapshot.
+
+A kernel goes through its rows in blocks of ``ROWS`` and through the levels of a block one by one, so that every inner
+loop runs over neighbouring rows of one level: as SIMD, with each row's sums added in the order of its levels. An
+absent level adds 0, which changes no sum. Row by row and level by level the same took three times as long. A loop that
+writes more than two arrays is none that the compiler makes SIMD of: it would have to prove too many of them apart.
 """
 
 import math
@@ -9,9 +14,12 @@ import math
 import numpy as np
 
 from tickstate.kernels._jit import Block, Float, Floats, Int, Ints, Levels, helper, kernel
+from tickstate.kernels.exponential import fill_exponentials
 
 NEAR = 5.0
 """Distance from the mid up to which depth counts as near, in bps."""
+ROWS = 512
+"""Rows of a block: what a kernel keeps of them stays in the cache of the core."""
 
 
 @helper
@@ -21,29 +29,45 @@ def ratio(x, y):
 
 
 @helper
-def sum_levels(values, row, count):
-    """The sum of the first ``count`` values of a row, best level first."""
-    total = 0.0
-    for j in range(count):
-        total += values[row, j]
-    return total
-
-
-@helper
 def distance_bps(price, mid):
     """d(p) of FEATURES.md section 1, "Literal arithmetic": the bps distance of a price from the mid."""
     return (1e4 * abs(price - mid)) / mid
 
 
 @helper
-def fill_distances(price, row, mid, out):
-    """out[j] = d of level j of a row, NaN where it is absent.
+def fill_mids(bid, ask, out):
+    """out = the mids of touch prices."""
+    for r in range(out.shape[0]):
+        out[r] = (bid[r] + ask[r]) / 2.0
 
-    All levels of a row at once, as SIMD: the division of one after the other cost more than all else that is done
-    with it.
-    """
-    for j in range(out.shape[0]):
-        out[j] = distance_bps(price[row, j], mid)
+
+@helper
+def fill_distances(price, mid, out):
+    """out = d of one level's prices, NaN where it is absent."""
+    for r in range(out.shape[0]):
+        out[r] = distance_bps(price[r], mid[r])
+
+
+@helper
+def add_present(x, total):
+    """Add one level to ``total`` where it is present."""
+    for r in range(total.shape[0]):
+        total[r] += x[r] if x[r] == x[r] else 0.0
+
+
+@helper
+def sum_levels(values, begin, end, count, total):
+    """total = the sum of the first ``count`` levels of the rows begin .. end, best first."""
+    total[:] = 0.0
+    for j in range(min(count, values.shape[0])):
+        add_present(values[j, begin:end], total)
+
+
+@helper
+def fill_imbalance(bid, ask, out):
+    """out = (bid - ask) / (bid + ask), NaN where that is 0 / 0."""
+    for r in range(out.shape[0]):
+        out[r] = ratio(bid[r] - ask[r], bid[r] + ask[r])
 
 
 @kernel
@@ -51,11 +75,11 @@ def top_of_book(
     bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels, start: Int, out: Block
 ) -> None:
     """mid, spread, spread / mid, size-weighted mid, its distance from the mid. k = 5."""
-    for i in range(start, bid_price.shape[0]):
-        b, a, q, r = bid_price[i, 0], ask_price[i, 0], bid_size[i, 0], ask_size[i, 0]
+    bids, sizes, asks, lots = bid_price[0, start:], bid_size[0, start:], ask_price[0, start:], ask_size[0, start:]
+    for o in range(out.shape[1]):
+        b, a, q, r = bids[o], asks[o], sizes[o], lots[o]
         mid = (b + a) / 2.0
         weighted = (q * a + r * b) / (q + r)
-        o = i - start
         out[0, o] = mid
         out[1, o] = a - b
         out[2, o] = (a - b) / mid
@@ -64,203 +88,230 @@ def top_of_book(
 
 
 @kernel
-def depth_imbalance(
-    bid_size: Levels, ask_size: Levels, bid_levels: Ints, ask_levels: Ints, start: Int, counts: Ints, out: Block
-) -> None:
-    """(B - A) / (B + A) over the first ``counts[j]`` levels a side (rows 0 .. c of out), then B, A and the
-    imbalance over all present levels. Lots, lots, 1. k = c + 3."""
-    c = counts.shape[0]
-    for i in range(start, bid_size.shape[0]):
-        o = i - start
-        for j in range(c):
-            bid = sum_levels(bid_size, i, min(counts[j], bid_levels[i]))
-            ask = sum_levels(ask_size, i, min(counts[j], ask_levels[i]))
-            out[j, o] = (bid - ask) / (bid + ask)
-        bid = sum_levels(bid_size, i, bid_levels[i])
-        ask = sum_levels(ask_size, i, ask_levels[i])
-        out[c, o] = bid
-        out[c + 1, o] = ask
-        out[c + 2, o] = (bid - ask) / (bid + ask)
+def depth_imbalance(bid_size: Levels, ask_size: Levels, start: Int, counts: Ints, out: Block) -> None:
+    """(B - A) / (B + A) over the first ``counts[j]`` levels a side (rows 0 .. c of out; ``counts`` ascend), then B, A
+    and the imbalance over all present levels. Lots, lots, 1. k = c + 3."""
+    c, depth = counts.shape[0], bid_size.shape[0]
+    for o in range(0, out.shape[1], ROWS):
+        end = min(o + ROWS, out.shape[1])
+        bid, ask = out[c, o:end], out[c + 1, o:end]
+        bid[:] = 0.0
+        ask[:] = 0.0
+        k = 0
+        for j in range(depth):
+            add_present(bid_size[j, start + o : start + end], bid)
+            add_present(ask_size[j, start + o : start + end], ask)
+            while k < c and (counts[k] == j + 1 or j + 1 == depth):
+                fill_imbalance(bid, ask, out[k, o:end])
+                k += 1
+        fill_imbalance(bid, ask, out[c + 2, o:end])
 
 
 @helper
-def sum_bands(distance, size, row, count, edges, out):
-    """Fill out[j] with the size of one side in band j, NaN where the side does not reach into it.
+def keep_last(distance, reach):
+    """reach = d of the deepest level so far."""
+    for r in range(reach.shape[0]):
+        reach[r] = distance[r] if distance[r] == distance[r] else reach[r]
 
-    ``distance`` of the levels of ``row``: it never falls from level to level, so that one pass over the levels
-    does what comparing every level with every band would. Returns that of the deepest level.
+
+@helper
+def add_between(distance, size, low, high, total):
+    """Add the sizes of one level with low < d <= high to ``total``."""
+    for r in range(total.shape[0]):
+        total[r] += size[r] if (distance[r] > low) & (distance[r] <= high) else 0.0
+
+
+@helper
+def extent(bits):
+    """The least and the greatest of ``bits``: those of doubles that are not negative are in the doubles' order.
+
+    As integers they are found with SIMD; minima of doubles are not, because of NaN. NaN counts as the greatest.
     """
-    reach = distance[count - 1]
-    j = 0
-    while edges[0] > 0.0 and j < count and distance[j] <= edges[0]:
-        j += 1  # nearer than the first band
-    for band in range(edges.shape[0] - 1):
-        if reach <= edges[band]:
-            out[band] = math.nan
-            continue
-        total = 0.0
-        while j < count and distance[j] <= edges[band + 1]:
-            total += size[row, j]
-            j += 1
-        out[band] = total
-    return reach
+    low, high = bits[0], bits[0]
+    for r in range(bits.shape[0]):
+        low, high = min(low, bits[r]), max(high, bits[r])
+    return low, high
 
 
 @helper
-def sum_near(bid, ask, bid_size, ask_size, row, bids, asks):
-    """The size of both sides with d <= NEAR; ``bid`` and ``ask``: d of the levels. One loop without a branch."""
-    below, above = 0.0, 0.0
-    for j in range(max(bids, asks)):
-        below += bid_size[row, j] if (j < bids) & (bid[j] <= NEAR) else 0.0
-        above += ask_size[row, j] if (j < asks) & (ask[j] <= NEAR) else 0.0
-    return below + above
+def sum_bands(price, size, begin, mid, edges, distance, bands, reach, near):
+    """Add one side of a block to ``bands`` (b, ROWS), its sizes with d <= NEAR to ``near``; reach = d of the deepest
+    level. A band that no row of the block has a size of some level in costs nothing there.
+    """
+    n = mid.shape[0]
+    bits, limits = distance.view(np.int64), edges.view(np.int64)
+    bands[:] = 0.0
+    reach[:] = math.nan
+    for j in range(price.shape[0]):
+        sizes = size[j, begin : begin + n]
+        fill_distances(price[j, begin : begin + n], mid, distance)
+        keep_last(distance, reach)
+        add_between(distance, sizes, -1.0, NEAR, near)
+        low, high = extent(bits)
+        for band in range(bands.shape[0]):
+            if low <= limits[band + 1] and limits[band] <= high:
+                from_mid = edges[band] if edges[band] > 0.0 else -1.0  # d = 0 is in a band that begins at 0
+                add_between(distance, sizes, from_mid, edges[band + 1], bands[band, :n])
+
+
+@helper
+def put_band(bands, edge, reach, out):
+    """out = one side's sizes in a band that begins at ``edge``, NaN where the side does not reach into it."""
+    for r in range(out.shape[0]):
+        out[r] = bands[r] if reach[r] > edge else math.nan
 
 
 @kernel
 def depth_bands(
-    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
-    bid_levels: Ints, ask_levels: Ints, start: Int, edges: Floats, out: Block,
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels, start: Int, edges: Floats, out: Block
 ) -> None:  # fmt: skip
     """Reach of both sides (bps), depth within 5 bps (lots), then bid size, ask size and imbalance of every band
     (edges[j], edges[j + 1]], d = 0 in the first. k = 3 + 3 (e - 1). A band that a side does not reach is NaN.
     """
-    bands, depth = edges.shape[0] - 1, bid_price.shape[1]
-    bid, ask, below, above = np.empty(bands), np.empty(bands), np.empty(depth), np.empty(depth)
-    for i in range(start, bid_price.shape[0]):
-        o = i - start
-        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
-        fill_distances(bid_price, i, mid, below)
-        fill_distances(ask_price, i, mid, above)
-        out[0, o] = sum_bands(below, bid_size, i, bid_levels[i], edges, bid)
-        out[1, o] = sum_bands(above, ask_size, i, ask_levels[i], edges, ask)
-        out[2, o] = sum_near(below, above, bid_size, ask_size, i, bid_levels[i], ask_levels[i])
-        for j in range(bands):
-            out[3 + 3 * j, o] = bid[j]
-            out[4 + 3 * j, o] = ask[j]
-            out[5 + 3 * j, o] = ratio(bid[j] - ask[j], bid[j] + ask[j])
+    count = edges.shape[0] - 1
+    bid, ask, room = np.empty((count, ROWS)), np.empty((count, ROWS)), np.empty((2, ROWS))
+    for o in range(0, out.shape[1], ROWS):
+        end, begin = min(o + ROWS, out.shape[1]), start + o
+        mid, distance = room[0, : end - o], room[1, : end - o]
+        fill_mids(bid_price[0, begin:], ask_price[0, begin:], mid)
+        below, above, near = out[0, o:end], out[1, o:end], out[2, o:end]
+        near[:] = 0.0
+        sum_bands(bid_price, bid_size, begin, mid, edges, distance, bid, below, near)
+        sum_bands(ask_price, ask_size, begin, mid, edges, distance, ask, above, near)
+        for j in range(count):
+            bids, asks = out[3 + 3 * j, o:end], out[4 + 3 * j, o:end]
+            put_band(bid[j], edges[j], below, bids)
+            put_band(ask[j], edges[j], above, asks)
+            fill_imbalance(bids, asks, out[5 + 3 * j, o:end])
 
 
 @helper
-def vwap_levels(price, size, row, count):
-    """sum(price * size) / sum(size) over the first ``count`` levels."""
-    value, total = 0.0, 0.0
-    for j in range(count):
-        value += price[row, j] * size[row, j]
-        total += size[row, j]
-    return value / total
+def add_products(x, y, total):
+    """Add x * y of one level to ``total`` where it is present."""
+    for r in range(total.shape[0]):
+        total[r] += x[r] * y[r] if y[r] == y[r] else 0.0
+
+
+@helper
+def vwap_levels(price, size, begin, end, total, out):
+    """out = sum(price * size) / sum(size) over the first 5 levels of the rows begin .. end."""
+    sum_levels(size, begin, end, 5, total)
+    out[:] = 0.0
+    for j in range(min(5, price.shape[0])):
+        add_products(price[j, begin:end], size[j, begin:end], out)
+    for r in range(out.shape[0]):
+        out[r] = out[r] / total[r]
 
 
 @kernel
-def book_vwap(
-    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
-    bid_levels: Ints, ask_levels: Ints, start: Int, out: Block,
-) -> None:  # fmt: skip
+def book_vwap(bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels, start: Int, out: Block) -> None:
     """Size-weighted price of the first 5 levels a side, and their difference. Quote. k = 3."""
-    for i in range(start, bid_price.shape[0]):
-        bid = vwap_levels(bid_price, bid_size, i, min(bid_levels[i], 5))
-        ask = vwap_levels(ask_price, ask_size, i, min(ask_levels[i], 5))
-        o = i - start
-        out[0, o] = bid
-        out[1, o] = ask
-        out[2, o] = ask - bid
+    room = np.empty(ROWS)
+    for o in range(0, out.shape[1], ROWS):
+        end = min(o + ROWS, out.shape[1])
+        bid, ask, difference = out[0, o:end], out[1, o:end], out[2, o:end]
+        vwap_levels(bid_price, bid_size, start + o, start + end, room[: end - o], bid)
+        vwap_levels(ask_price, ask_size, start + o, start + end, room[: end - o], ask)
+        for r in range(end - o):
+            difference[r] = ask[r] - bid[r]
 
 
 @helper
-def fill_weights(price, row, count, sign, mid, decay_bps, old, kept, new):
-    """new (2, l) = the prices of a side and their exp(-d / decay_bps); whether ``old`` had these very prices.
-
-    ``old`` holds those of the row before, ``kept`` of them of this mid: most levels of a feed are in the next snapshot
-    as well, and finding one there takes a third of the time of an exponential. Where all are there, ``new`` stays.
-    """
-    differ = 0 if kept == count else 1
-    for j in range(min(kept, count)):
-        differ += 0 if old[0, j] == price[row, j] else 1
-    if differ == 0:
-        return True
-    k = 0
-    for j in range(count):
-        p = price[row, j]
-        while k < kept and sign * old[0, k] > sign * p:
-            k += 1
-        new[0, j] = p
-        new[1, j] = old[1, k] if k < kept and old[0, k] == p else math.exp(-distance_bps(p, mid) / decay_bps)
-    return False
-
-
-@helper
-def sum_products(size, row, count, weights):
-    """sum of size * weight over the levels."""
-    total = 0.0
-    for j in range(count):
-        total += size[row, j] * weights[1, j]
-    return total
+def discounted_depth(price, size, begin, mid, scale, room, out):
+    """out = sum of size * exp(scale * abs(price - mid)) over the levels of one side of a block. ``room`` (2, ROWS)."""
+    n = mid.shape[0]
+    x, weight = room[0, :n], room[1, :n]
+    out[:] = 0.0
+    for j in range(price.shape[0]):
+        prices = price[j, begin : begin + n]
+        for r in range(n):
+            x[r] = scale[r] * abs(prices[r] - mid[r])
+        fill_exponentials(x, weight)
+        add_products(weight, size[j, begin : begin + n], out)
 
 
 @kernel
 def smart_depth(
-    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
-    bid_levels: Ints, ask_levels: Ints, start: Int, decay_bps: Float, out: Block,
-) -> None:  # fmt: skip
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels, start: Int, decay_bps: Float, out: Block
+) -> None:
     """Depth discounted by distance from the mid, sum of size * exp(-d / decay_bps), of bids and asks (lots), and their
     imbalance. k = 3."""
-    seen, last = np.empty((2, 2, 2, bid_price.shape[1])), 0.0
-    bids, asks, b, a = 0, 0, 0, 0
-    for i in range(start, bid_price.shape[0]):
-        o = i - start
-        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
-        if mid != last:
-            bids, asks, last = 0, 0, mid
-        if not fill_weights(bid_price, i, bid_levels[i], 1.0, mid, decay_bps, seen[0, b], bids, seen[0, 1 - b]):
-            b = 1 - b
-        if not fill_weights(ask_price, i, ask_levels[i], -1.0, mid, decay_bps, seen[1, a], asks, seen[1, 1 - a]):
-            a = 1 - a
-        bids, asks = bid_levels[i], ask_levels[i]
-        bid = sum_products(bid_size, i, bids, seen[0, b])
-        ask = sum_products(ask_size, i, asks, seen[1, a])
-        out[0, o] = bid
-        out[1, o] = ask
-        out[2, o] = ratio(bid - ask, bid + ask)
+    room = np.empty((4, ROWS))
+    for o in range(0, out.shape[1], ROWS):
+        end, begin = min(o + ROWS, out.shape[1]), start + o
+        mid, scale = room[2, : end - o], room[3, : end - o]
+        bid, ask = out[0, o:end], out[1, o:end]
+        fill_mids(bid_price[0, begin:], ask_price[0, begin:], mid)
+        for r in range(end - o):
+            scale[r] = -1e4 / (mid[r] * decay_bps)  # one division a row, not two a level
+        discounted_depth(bid_price, bid_size, begin, mid, scale, room, bid)
+        discounted_depth(ask_price, ask_size, begin, mid, scale, room, ask)
+        fill_imbalance(bid, ask, out[2, o:end])
 
 
 @helper
-def simple_slope(price, size, row, count):
-    """abs(price_0 - price_4) / (size of the first 5 levels), NaN with fewer than 5."""
-    if count < 5:
-        return math.nan
-    return abs(price[row, 0] - price[row, 4]) / sum_levels(size, row, 5)
+def simple_slopes(price, size, begin, end, out):
+    """out = abs(price_0 - price_4) / (size of the first 5 levels), NaN with fewer than 5."""
+    if price.shape[0] < 5:
+        out[:] = math.nan
+        return
+    sum_levels(size, begin, end, 5, out)
+    first, fifth = price[0, begin:end], price[4, begin:end]
+    for r in range(out.shape[0]):
+        out[r] = abs(first[r] - fifth[r]) / out[r]  # NaN where the fifth is absent
 
 
 @helper
-def regression_slopes(bid, ask, bid_size, ask_size, row, bids, asks):
-    """Least-squares slopes of cumulative size on d of both sides, in lots a bps; NaN with fewer than 3 levels.
+def add_centred(distance, size, mean, xx, dx):
+    """dx = d - its mean, 0 where the level is absent; add its square to ``xx``."""
+    for r in range(dx.shape[0]):
+        dx[r] = distance[r] - mean[r] if size[r] == size[r] else 0.0
+    for r in range(dx.shape[0]):
+        xx[r] += dx[r] * dx[r]
 
-    ``bid`` and ``ask``: d of the levels. Two passes about the means: the one-pass form sum(xy) - n mean(x) mean(y)
-    cancels on tight books. Both sides in one loop, since each sum waits for its last addition; levels that one side
-    does not have add 0, which changes no sum.
+
+@helper
+def add_leaning(dx, depth, mean, xy):
+    """Add dx times the cumulative size less its mean."""
+    for r in range(xy.shape[0]):
+        xy[r] += dx[r] * (depth[r] - mean[r])
+
+
+@helper
+def add_where(x, size, total):
+    """Add ``x`` to ``total`` where a level has a size."""
+    for r in range(total.shape[0]):
+        total[r] += x[r] if size[r] == size[r] else 0.0
+
+
+@helper
+def regression_slopes(price, size, levels, begin, mid, distance, room, out):
+    """out = least-squares slopes of cumulative size on d, in lots a bps; NaN with fewer than 3 levels.
+
+    Two passes about the means: the one-pass form sum(xy) - n mean(x) mean(y) cancels on tight books.
+    ``distance`` (l, ROWS) and ``room`` (6, ROWS) are overwritten.
     """
-    bid_x, bid_y, ask_x, ask_y, below, above = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for j in range(max(bids, asks)):
-        below += bid_size[row, j] if j < bids else 0.0
-        above += ask_size[row, j] if j < asks else 0.0
-        bid_x += bid[j] if j < bids else 0.0
-        ask_x += ask[j] if j < asks else 0.0
-        bid_y += below if j < bids else 0.0
-        ask_y += above if j < asks else 0.0
-    bid_x, bid_y, ask_x, ask_y = bid_x / bids, bid_y / bids, ask_x / asks, ask_y / asks
-    bid_xx, bid_xy, ask_xx, ask_xy, below, above = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    for j in range(max(bids, asks)):
-        below += bid_size[row, j] if j < bids else 0.0
-        above += ask_size[row, j] if j < asks else 0.0
-        dx = bid[j] - bid_x if j < bids else 0.0
-        bid_xx += dx * dx
-        bid_xy += dx * (below - bid_y)
-        dx = ask[j] - ask_x if j < asks else 0.0
-        ask_xx += dx * dx
-        ask_xy += dx * (above - ask_y)
-    return (
-        ratio(bid_xy, bid_xx) if bids >= 3 else math.nan,
-        ratio(ask_xy, ask_xx) if asks >= 3 else math.nan,
-    )
+    n = mid.shape[0]
+    depth, x, y, xx, xy, dx = room[0, :n], room[1, :n], room[2, :n], room[3, :n], room[4, :n], room[5, :n]
+    room[:] = 0.0
+    for j in range(price.shape[0]):
+        sizes = size[j, begin : begin + n]
+        fill_distances(price[j, begin : begin + n], mid, distance[j, :n])
+        add_present(sizes, depth)
+        add_present(distance[j], x)
+        add_where(depth, sizes, y)
+    for r in range(n):
+        x[r] /= levels[r]
+    for r in range(n):
+        y[r] /= levels[r]
+    depth[:] = 0.0
+    for j in range(price.shape[0]):
+        sizes = size[j, begin : begin + n]
+        add_present(sizes, depth)
+        add_centred(distance[j], sizes, x, xx, dx)
+        add_leaning(dx, depth, y, xy)
+    for r in range(n):
+        out[r] = ratio(xy[r], xx[r]) if levels[r] >= 3 else math.nan
 
 
 @kernel
@@ -269,76 +320,102 @@ def book_slope(
     bid_levels: Ints, ask_levels: Ints, start: Int, out: Block,
 ) -> None:  # fmt: skip
     """Simple slopes of bid and ask (quote/lot), then regression slopes of bid and ask (lots/bps). k = 4."""
-    below, above = np.empty(bid_price.shape[1]), np.empty(bid_price.shape[1])
-    for i in range(start, bid_price.shape[0]):
-        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
-        o = i - start
-        fill_distances(bid_price, i, mid, below)
-        fill_distances(ask_price, i, mid, above)
-        slopes = regression_slopes(below, above, bid_size, ask_size, i, bid_levels[i], ask_levels[i])
-        out[0, o] = simple_slope(bid_price, bid_size, i, bid_levels[i])
-        out[1, o] = simple_slope(ask_price, ask_size, i, ask_levels[i])
-        out[2, o] = slopes[0]
-        out[3, o] = slopes[1]
+    distance, room, mids = np.empty((bid_price.shape[0], ROWS)), np.empty((6, ROWS)), np.empty(ROWS)
+    for o in range(0, out.shape[1], ROWS):
+        end, begin = min(o + ROWS, out.shape[1]), start + o
+        mid = mids[: end - o]
+        fill_mids(bid_price[0, begin:], ask_price[0, begin:], mid)
+        simple_slopes(bid_price, bid_size, begin, start + end, out[0, o:end])
+        simple_slopes(ask_price, ask_size, begin, start + end, out[1, o:end])
+        regression_slopes(bid_price, bid_size, bid_levels[begin:], begin, mid, distance, room, out[2, o:end])
+        regression_slopes(ask_price, ask_size, ask_levels[begin:], begin, mid, distance, room, out[3, o:end])
+
+
+@helper
+def add_leverage(price, size, mid, value, total):
+    """Add one level's (price - mid) * size and its size where it is present."""
+    for r in range(mid.shape[0]):
+        known = size[r] == size[r]
+        value[r] += (price[r] - mid[r]) * size[r] if known else 0.0
+        total[r] += size[r] if known else 0.0
 
 
 @kernel
 def center_of_gravity(
-    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
-    bid_levels: Ints, ask_levels: Ints, start: Int, out: Block,
-) -> None:  # fmt: skip
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels, start: Int, out: Block
+) -> None:
     """sum(price * size) / sum(size) of both sides (quote), and its distance from the mid (bps). k = 2.
 
     The sum is taken of distances from the mid, which is the same number with less rounding.
     """
-    for i in range(start, bid_price.shape[0]):
-        mid = (bid_price[i, 0] + ask_price[i, 0]) / 2.0
-        value, total = 0.0, 0.0
-        for j in range(bid_levels[i]):
-            value += (bid_price[i, j] - mid) * bid_size[i, j]
-            total += bid_size[i, j]
-        for j in range(ask_levels[i]):
-            value += (ask_price[i, j] - mid) * ask_size[i, j]
-            total += ask_size[i, j]
-        out[0, i - start] = mid + value / total
-        out[1, i - start] = 1e4 * (value / total) / mid
+    room = np.empty((3, ROWS))
+    for o in range(0, out.shape[1], ROWS):
+        end = min(o + ROWS, out.shape[1])
+        begin, n = start + o, end - o
+        mid, value, total = room[0, :n], room[1, :n], room[2, :n]
+        fill_mids(bid_price[0, begin:], ask_price[0, begin:], mid)
+        value[:] = 0.0
+        total[:] = 0.0
+        for j in range(bid_price.shape[0]):
+            add_leverage(bid_price[j, begin:], bid_size[j, begin:], mid, value, total)
+        for j in range(ask_price.shape[0]):
+            add_leverage(ask_price[j, begin:], ask_size[j, begin:], mid, value, total)
+        center, offset = out[0, o:end], out[1, o:end]
+        for r in range(n):
+            center[r] = mid[r] + value[r] / total[r]
+            offset[r] = 1e4 * (value[r] / total[r]) / mid[r]
 
 
 @helper
-def concentrations(bid_size, ask_size, row, bids, asks):
-    """sum of (size / total)^2 of both sides: Herfindahl, 1 where one level holds everything. In one loop, as above."""
-    below, above = 0.0, 0.0
-    for j in range(max(bids, asks)):
-        below += bid_size[row, j] if j < bids else 0.0
-        above += ask_size[row, j] if j < asks else 0.0
-    bid, ask = 0.0, 0.0
-    for j in range(max(bids, asks)):
-        share = bid_size[row, j] / below if j < bids else 0.0
-        bid += share * share
-        share = ask_size[row, j] / above if j < asks else 0.0
-        ask += share * share
-    return bid, ask
+def add_squares(size, total, out):
+    """Add (size / total)^2 of one level where it is present."""
+    for r in range(out.shape[0]):
+        share = size[r] / total[r]
+        out[r] += share * share if share == share else 0.0
+
+
+@helper
+def concentrations(size, begin, end, total, out):
+    """out = sum of (size / total)^2 over one side: Herfindahl, 1 where one level holds everything."""
+    sum_levels(size, begin, end, size.shape[0], total)
+    out[:] = 0.0
+    for j in range(size.shape[0]):
+        add_squares(size[j, begin:end], total, out)
+
+
+@helper
+def fill_quotients(size, begin, end, out):
+    """out = size_4 / size_0, NaN with fewer than 5 levels."""
+    if size.shape[0] < 5:
+        out[:] = math.nan
+        return
+    first, fifth = size[0, begin:end], size[4, begin:end]
+    for r in range(out.shape[0]):
+        out[r] = fifth[r] / first[r]
 
 
 @kernel
 def book_shape(
-    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels,
-    bid_levels: Ints, ask_levels: Ints, start: Int, out: Block,
-) -> None:  # fmt: skip
+    bid_price: Levels, bid_size: Levels, ask_price: Levels, ask_size: Levels, start: Int, out: Block
+) -> None:
     """size_4 / size_0 of bid and ask and their mean (NaN with fewer than 5 levels), concentration of bid and
     ask, spread / (first 3, 6 sizes of both sides) in quote/lot. k = 7."""
-    for i in range(start, bid_price.shape[0]):
-        o = i - start
-        bid = bid_size[i, 4] / bid_size[i, 0] if bid_levels[i] >= 5 else math.nan
-        ask = ask_size[i, 4] / ask_size[i, 0] if ask_levels[i] >= 5 else math.nan
-        out[0, o] = bid
-        out[1, o] = ask
-        out[2, o] = (bid + ask) / 2.0
-        shares = concentrations(bid_size, ask_size, i, bid_levels[i], ask_levels[i])
-        out[3, o] = shares[0]
-        out[4, o] = shares[1]
-        spread = ask_price[i, 0] - bid_price[i, 0]
+    room = np.empty((2, ROWS))
+    for o in range(0, out.shape[1], ROWS):
+        end = min(o + ROWS, out.shape[1])
+        begin, last, n = start + o, start + end, end - o
+        bid, ask, mean = out[0, o:end], out[1, o:end], out[2, o:end]
+        fill_quotients(bid_size, begin, last, bid)
+        fill_quotients(ask_size, begin, last, ask)
+        for r in range(n):
+            mean[r] = (bid[r] + ask[r]) / 2.0
+        below, above = room[0, :n], room[1, :n]
+        concentrations(bid_size, begin, last, below, out[3, o:end])
+        concentrations(ask_size, begin, last, above, out[4, o:end])
+        bids, asks = bid_price[0, begin:last], ask_price[0, begin:last]
         for j in range(2):
-            c = 3 + 3 * j
-            depth = sum_levels(bid_size, i, min(c, bid_levels[i])) + sum_levels(ask_size, i, min(c, ask_levels[i]))
-            out[5 + j, o] = spread / depth
+            sum_levels(bid_size, begin, last, 3 + 3 * j, below)
+            sum_levels(ask_size, begin, last, 3 + 3 * j, above)
+            depth = out[5 + j, o:end]
+            for r in range(n):
+                depth[r] = (asks[r] - bids[r]) / (below[r] + above[r])

@@ -13,7 +13,7 @@ from tickstate.kernels import _room, book
 from tickstate.lake.arrow import int64_values, plain
 
 LEAD = 1
-"""Rows of room before the level arrays, so that a step to the previous snapshot costs no copy."""
+"""Columns of room before the snapshots of level arrays, so that a step to the previous one costs no copy."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def book_rows(table: pa.Table, depth: int) -> BookRows:
     if flag.any():
         valid = np.flatnonzero(flag == 0)
         behind = np.concatenate((np.arange(LEAD), valid + LEAD))
-        arrays = {k: v[behind] if v.ndim == 2 else v[valid] for k, v in arrays.items()}
+        arrays = {k: v.take(behind, axis=1) if v.ndim == 2 else v[valid] for k, v in arrays.items()}
     return BookRows(table.drop_columns(["bids", "asks"]), flag, arrays)
 
 
@@ -54,7 +54,7 @@ class _Side:
 
     def __init__(self, column: pa.ChunkedArray, sign: float, depth: int) -> None:
         n = len(column)
-        self.price, self.size = _room.empty(LEAD + n, depth), _room.empty(LEAD + n, depth)
+        self.price, self.size = _room.empty(depth, LEAD + n), _room.empty(depth, LEAD + n)
         self.levels, self.faults = np.empty(n, np.int64), np.empty(n, np.uint8)
         begin = 0
         for array in column.chunks:
@@ -62,8 +62,8 @@ class _Side:
             price, size = (plain(_child(values, name)) for name in ("price", "size"))
             end = begin + len(array)
             book.fill_side(
-                offsets, price, size, sign, LEAD, self.levels[begin:end], self.faults[begin:end],
-                self.price[begin : LEAD + end], self.size[begin : LEAD + end],
+                offsets, price, size, sign, LEAD + begin, self.levels[begin:end], self.faults[begin:end],
+                self.price, self.size,
             )  # fmt: skip
             begin = end
 

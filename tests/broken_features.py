@@ -258,8 +258,8 @@ class NeedsTwoRows(Mid):
 
 @kernel
 def third_level(bid_price: Levels, start: Int, out: Block) -> None:
-    for i in range(start, bid_price.shape[0]):
-        out[0, i - start] = bid_price[i, 2]
+    for i in range(start, bid_price.shape[1]):
+        out[0, i - start] = bid_price[2, i]
 
 
 class NeedsThreeLevels(Feature):

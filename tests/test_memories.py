@@ -117,7 +117,7 @@ def test_rows_that_are_skipped_empty_a_memory():
             ts, ones = MIDNIGHT + (first + np.arange(n, dtype=np.int64)) * SECOND, np.ones(n, np.int64)
             ask = 101.0 + (np.arange(first, first + n) % 7)[:, None]
             self.flag, self.lead = np.zeros(n, np.uint8), 0
-            self.arrays = {"capture_ts": ts, "bid_price": np.full((n, 1), 100.0), "ask_price": ask}
+            self.arrays = {"capture_ts": ts, "bid_price": np.full((1, n), 100.0), "ask_price": ask}
             self.arrays |= {"bid_size": np.ones((n, 1)), "ask_size": np.ones((n, 1))}
             self.arrays |= {"bid_levels": ones, "ask_levels": ones}
 

@@ -145,7 +145,7 @@ def test_history_stops_at_the_longest_window():
 
 def test_more_weights_than_levels():
     """A plugin may ask for more levels than `depth`: those are absent."""
-    price, size = np.array([[10.0], [11.0]]), np.ones((2, 1))
+    price, size = np.array([[10.0, 11.0]]), np.ones((1, 2))
     out = np.empty((4, 1))
     times, weights = np.array([0, 1], np.int64), np.ones(3)
     step.order_flow(times, price, size, price + 5, size, 1, 10, weights, out)
