@@ -26,8 +26,7 @@ from tickstate.lake.stream import drop_duplicates, hash_text, sort_rows
 from tickstate.lake.tape import SOURCE, RepeatedIds
 from tickstate.runners.assemble import partition_table, push_joined, rows_of, sampled_table
 from tickstate.runners.config import Config
-
-CHUNK_ROWS = 32_768
+from tickstate.runners.lane import CHUNK_ROWS
 
 
 def compute(

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import xxhash
 
-from tickstate.lake.arrow import one_chunk, plain
+from tickstate.lake.arrow import plain
 from tickstate.lake.names import PARTITION_COLUMNS
 
 
@@ -30,7 +30,10 @@ class ContentHash:
         for name in self._schema.names if table.num_rows else ():
             column = self._hashes[name]
             if name not in PARTITION_COLUMNS:
-                column.update(one_chunk(table.column(name)), self._rows)
+                row = self._rows
+                for chunk in table.column(name).chunks:
+                    column.update(chunk, row)
+                    row += len(chunk)
             elif self._rows == 0:
                 column.values.update(str(table.column(name)[0]).encode())
         self._rows += table.num_rows

@@ -21,6 +21,9 @@ from tickstate.lake.files import replacing, step
 from tickstate.lake.store import Place, reading
 
 ROW_GROUP_ROWS = 65_536
+STEP_ROWS = 1_024
+"""Rows after which the encoder looks whether a page is full: where chunks are whole numbers of them, pages do not
+depend on the chunks."""
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
@@ -34,7 +37,7 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
     return {
         "version": "2.6", "compression": "zstd", "compression_level": 1,
         "use_dictionary": texts or False, "write_statistics": filtered or False,
-        "write_page_checksum": True, "data_page_version": "1.0",
+        "write_page_checksum": True, "data_page_version": "1.0", "write_batch_size": STEP_ROWS,
     }  # fmt: skip
 
 
@@ -103,11 +106,18 @@ class PartitionWriter:
 
 
 def _whole(group: pa.Table) -> pa.Table:
-    """A table with one chunk a column: pages must not depend on how rows came."""
-    wide = [f.name for f in group.schema if f.type in _WIDE and group.column(f.name).num_chunks > 1]
+    """A table whose pages do not show how rows came: chunks that would are joined into one."""
+    odd = [name for name in group.column_names if not _is_even(group.column(name))]
+    wide = [name for name in odd if group.schema.field(name).type in _WIDE]
     block = _room.empty(len(wide), group.num_rows)
-    copied = {name: _joined(group.column(name), values) for name, values in zip(wide, block, strict=True)}
-    return pa.table([copied.get(f.name) or one_chunk(group.column(f.name)) for f in group.schema], schema=group.schema)
+    joined = {name: one_chunk(group.column(name)) for name in odd if name not in wide}
+    joined.update({name: _joined(group.column(name), values) for name, values in zip(wide, block, strict=True)})
+    return pa.table([joined.get(name, group.column(name)) for name in group.column_names], schema=group.schema)
+
+
+def _is_even(column: pa.ChunkedArray) -> bool:
+    """Whether every chunk but the last is a whole number of steps."""
+    return not any(len(chunk) % STEP_ROWS for chunk in column.chunks[:-1])
 
 
 _WIDE = (pa.float64(), pa.int64(), pa.timestamp("us", tz="UTC"))
