@@ -27,7 +27,7 @@ FLAGS = ("ok", "empty", "one_sided", "bad_value", "unsorted", "crossed", "locked
 FAULT_VALUE, FAULT_ORDER = 1, 2
 
 
-ROWS = 64
+ROWS = 128
 """Snapshots that are turned at once from levels side by side into rows side by side."""
 WIDEST = 512
 """Levels a snapshot up to which that is done."""

@@ -2,7 +2,33 @@
 
 import math
 
-from tickstate.kernels._jit import Block, Bytes, Floats, Ints, OutFloats, OutInts, OutMasks, kernel
+import numpy as np
+
+from tickstate.kernels._jit import Block, Bytes, Floats, Ints, OutFloats, OutInts, OutMasks, helper, kernel
+
+GATHER = np.uint64(0x0102040810204080)
+"""Times eight bytes of 0 or 1: their bits in the highest byte, the first byte's lowest."""
+
+
+@helper
+def normalise(x):
+    """Make NaN and infinity the one NaN and -0.0 0.0; returns how many are NaN then. Without a branch: as SIMD."""
+    missing = 0
+    for j in range(x.shape[0]):
+        known = -math.inf < x[j] < math.inf
+        x[j] = x[j] + 0.0 if known else math.nan  # -0.0 + 0.0 is 0.0
+        missing += 0 if known else 1
+    return missing
+
+
+@helper
+def pack_known(x, known, out):
+    """out = the bits of the values that are not NaN; ``known`` (8 bytes a byte of ``out``), 0 behind the last value."""
+    words = known.view(np.uint64)
+    for j in range(x.shape[0]):
+        known[j] = 1 if x[j] == x[j] else 0
+    for byte in range(out.shape[0]):
+        out[byte] = (words[byte] * GATHER) >> np.uint64(56)
 
 
 @kernel
@@ -12,25 +38,15 @@ def finish_columns(values: Block, validity: OutMasks, nulls: OutInts) -> None:
     NaN and infinity become the one NaN and a cleared bit of ``validity`` (k, (n + 7) // 8: Arrow's bit order);
     -0.0 becomes 0.0; ``nulls`` (k) are their numbers.
     """
-    n = values.shape[1]
+    n, known = values.shape[1], np.zeros(8 * validity.shape[1], np.uint8)
     for c in range(values.shape[0]):
-        missing = 0
-        for j in range(n):  # no branch: it runs as SIMD
-            x = values[c, j]
-            known = -math.inf < x < math.inf
-            values[c, j] = x + 0.0 if known else math.nan  # -0.0 + 0.0 is 0.0
-            missing += 0 if known else 1
-        nulls[c] = missing
-        if missing == 0:
-            validity[c, :] = 255
-            if n % 8:
-                validity[c, n // 8] = (1 << n % 8) - 1
+        nulls[c] = normalise(values[c])
+        if nulls[c] > 0:
+            pack_known(values[c], known, validity[c])
             continue
-        for byte in range(validity.shape[1]):
-            bits = 0
-            for j in range(8 * byte, min(8 * byte + 8, n)):
-                bits |= 0 if math.isnan(values[c, j]) else 1 << (j - 8 * byte)
-            validity[c, byte] = bits
+        validity[c, :] = 255
+        if n % 8:
+            validity[c, n // 8] = (1 << n % 8) - 1
 
 
 @kernel

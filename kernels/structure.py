@@ -18,7 +18,7 @@ from tickstate.kernels.exponential import fill_exponentials
 
 NEAR = 5.0
 """Distance from the mid up to which depth counts as near, in bps."""
-ROWS = 512
+ROWS = 256
 """Rows of a block: what a kernel keeps of them stays in the cache of the core."""
 
 
@@ -135,13 +135,14 @@ def extent(bits):
 
 @helper
 def sum_bands(price, size, begin, mid, edges, distance, bands, reach, near):
-    """Add one side of a block to ``bands`` (b, ROWS), its sizes with d <= NEAR to ``near``; reach = d of the deepest
-    level. A band that no row of the block has a size of some level in costs nothing there.
+    """One side of a block: the sizes in ``bands`` (b, ROWS), ``near`` = those with d <= NEAR, ``reach`` = d of the
+    deepest level. A band that no row of the block has a size of some level in costs nothing there.
     """
     n = mid.shape[0]
     bits, limits = distance.view(np.int64), edges.view(np.int64)
     bands[:] = 0.0
     reach[:] = math.nan
+    near[:] = 0.0
     for j in range(price.shape[0]):
         sizes = size[j, begin : begin + n]
         fill_distances(price[j, begin : begin + n], mid, distance)
@@ -169,15 +170,16 @@ def depth_bands(
     (edges[j], edges[j + 1]], d = 0 in the first. k = 3 + 3 (e - 1). A band that a side does not reach is NaN.
     """
     count = edges.shape[0] - 1
-    bid, ask, room = np.empty((count, ROWS)), np.empty((count, ROWS)), np.empty((2, ROWS))
+    bid, ask, room = np.empty((count, ROWS)), np.empty((count, ROWS)), np.empty((3, ROWS))
     for o in range(0, out.shape[1], ROWS):
         end, begin = min(o + ROWS, out.shape[1]), start + o
-        mid, distance = room[0, : end - o], room[1, : end - o]
+        mid, distance, lots = room[0, : end - o], room[1, : end - o], room[2, : end - o]
         fill_mids(bid_price[0, begin:], ask_price[0, begin:], mid)
         below, above, near = out[0, o:end], out[1, o:end], out[2, o:end]
-        near[:] = 0.0
         sum_bands(bid_price, bid_size, begin, mid, edges, distance, bid, below, near)
-        sum_bands(ask_price, ask_size, begin, mid, edges, distance, ask, above, near)
+        sum_bands(ask_price, ask_size, begin, mid, edges, distance, ask, above, lots)
+        for r in range(end - o):
+            near[r] += lots[r]
         for j in range(count):
             bids, asks = out[3 + 3 * j, o:end], out[4 + 3 * j, o:end]
             put_band(bid[j], edges[j], below, bids)

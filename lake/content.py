@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,20 +24,21 @@ class ContentHash:
 
     def __init__(self, schema: pa.Schema) -> None:
         self._schema = schema
-        self._hashes = {name: _ColumnHash() for name in schema.names}
+        self._hashes = {field.name: _ColumnHash(field.type) for field in schema}
         self._rows = 0
 
     def update(self, table: pa.Table) -> None:
         """Add the next rows."""
-        for name in self._schema.names if table.num_rows else ():
-            column = self._hashes[name]
-            if name not in PARTITION_COLUMNS:
-                row = self._rows
-                for chunk in table.column(name).chunks:
-                    column.update(chunk, row)
-                    row += len(chunk)
-            elif self._rows == 0:
-                column.values.update(str(table.column(name)[0]).encode())
+        for name, column in zip(table.column_names, table.columns, strict=True) if table.num_rows else ():
+            own = self._hashes[name]
+            if name in PARTITION_COLUMNS:
+                if self._rows == 0:
+                    own.values.update(str(column[0]).encode())
+                continue
+            row = self._rows
+            for chunk in column.chunks:
+                own.update(chunk, row)
+                row += len(chunk)
         self._rows += table.num_rows
 
     def hexdigest(self) -> str:
@@ -47,28 +50,47 @@ class ContentHash:
 
 
 class _ColumnHash:
-    def __init__(self) -> None:
+    def __init__(self, kind: pa.DataType) -> None:
         self.values, self.lengths, self.nulls = xxhash.xxh3_128(), xxhash.xxh3_128(), xxhash.xxh3_128()
+        self._width = kind.bit_width // 8 if pa.types.is_primitive(kind) else 0
+        self._add = (
+            self._texts if pa.types.is_string(kind) else self._flags if pa.types.is_boolean(kind) else self._numbers
+        )
+        self._kind = "f" if pa.types.is_floating(kind) else "i"
 
     def update(self, array: pa.Array, first_row: int) -> None:
-        if array.null_count:
-            missing = array.is_null().to_numpy(zero_copy_only=False)
-            self.nulls.update((first_row + np.flatnonzero(missing)).astype(np.int64).data)
-        kind = array.type
-        if pa.types.is_string(kind):
-            filled = pc.fill_null(array, "")
-            offsets = np.frombuffer(filled.buffers()[1], np.int32)[filled.offset : filled.offset + len(filled) + 1]
-            self.lengths.update(np.diff(offsets).data)
-            self.values.update(memoryview(filled.buffers()[2] or b"")[offsets[0] : offsets[-1]])
-        elif pa.types.is_boolean(kind):
-            self.values.update(plain(pc.fill_null(array, False)).astype(np.uint8).data)
-        else:
-            array = array.view(pa.int64()) if pa.types.is_timestamp(kind) else array
-            blank = float("nan") if pa.types.is_floating(kind) else 0
-            self.values.update(plain(pc.fill_null(array, blank) if array.null_count else array).data)
+        missing = _nulls(array) if array.null_count else _NONE
+        if missing.size:
+            self.nulls.update((first_row + missing).astype(np.int64).data)
+        self._add(array, missing)
+
+    def _texts(self, array: pa.Array, missing: np.ndarray) -> None:
+        filled = pc.fill_null(array, "")
+        offsets = np.frombuffer(filled.buffers()[1], np.int32)[filled.offset : filled.offset + len(filled) + 1]
+        self.lengths.update(np.diff(offsets).data)
+        self.values.update(memoryview(filled.buffers()[2] or b"")[offsets[0] : offsets[-1]])
+
+    def _flags(self, array: pa.Array, missing: np.ndarray) -> None:
+        self.values.update(plain(pc.fill_null(array, False)).astype(np.uint8).data)
+
+    def _numbers(self, array: pa.Array, missing: np.ndarray) -> None:
+        values = array.buffers()[1].slice(self._width * array.offset, self._width * len(array))
+        if missing.size:
+            values = np.frombuffer(values, f"{self._kind}{self._width}").copy()
+            values[missing] = math.nan if self._kind == "f" else 0
+        self.values.update(values)
 
     def hexdigest(self) -> str:
         return "".join(h.hexdigest() for h in (self.values, self.lengths, self.nulls))
+
+
+def _nulls(array: pa.Array) -> np.ndarray:
+    """Numbers of the rows that are null."""
+    bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
+    return np.flatnonzero(bits[array.offset : array.offset + len(array)] == 0)
+
+
+_NONE = np.empty(0, np.int64)
 
 
 def hash_file(path: str) -> str:

@@ -60,6 +60,7 @@ class PartitionWriter:
 
     def write(self, table: pa.Table) -> None:
         """Add rows; whole row groups are written at once."""
+        self._content.update(table)  # here and not where they are encoded, since they are still in the cache
         self._waiting.append(table)
         self._count += table.num_rows
         self.rows += table.num_rows
@@ -99,9 +100,7 @@ class PartitionWriter:
             self._pending = None
 
     def _encode(self, group: pa.Table) -> None:
-        group = _whole(group)
-        self._content.update(group)
-        self._file.write_table(group, row_group_size=ROW_GROUP_ROWS)
+        self._file.write_table(_whole(group), row_group_size=ROW_GROUP_ROWS)
         step("data:rows")
 
 

@@ -105,7 +105,7 @@ class Python:
 def fill_in_place(price, start, out):
     price.flags.writeable = True
     price[:] = np.nan_to_num(price)
-    out[0] = price[start:, 0]
+    out[0] = price[0, start:]
 
 
 class WritesInput(Feature):

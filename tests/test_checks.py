@@ -41,7 +41,7 @@ def rows_of(lane):
     for n, i in enumerate(lane.valid):
         row = {name: values[n].item() for name, values in lane.arrays.items() if values.ndim == 1}
         for side in ("bid", "ask") if lane.channel == "orderbook" else ():
-            levels = zip(*(lane.arrays[f"{side}_{what}"][n].tolist() for what in ("price", "size")), strict=True)
+            levels = zip(*(lane.arrays[f"{side}_{what}"][:, n].tolist() for what in ("price", "size")), strict=True)
             row[f"{side}s"] = [{"price": p, "size": s} for p, s in levels if p == p]
         rows[i] |= row
     return [row | {"side": {1.0: "buy", -1.0: "sell"}.get(row["side"])} for row in rows]
@@ -132,7 +132,7 @@ def test_lanes_are_the_same_in_every_process():
     for channel in ("orderbook", "trades", "ticker"):
         lane = make_lane(channel, versions.ROWS, versions.SEED, gaps=0.04)
         for values in (lane.times, lane.flag, *lane.arrays.values(), *lane.trades.values()):
-            digest.update(np.ascontiguousarray(values).tobytes())
+            digest.update(np.ascontiguousarray(values.T).tobytes())  # levels row by row
     assert digest.hexdigest()[:16] == "677055dc930b5ef5"
 
 
@@ -336,7 +336,7 @@ def test_comments_and_layout_are_no_change_of_code():
 def test_helpers_and_constants_count_as_code(monkeypatch):
     before = versions.code_hash(flow.OrderFlow.kernel)
     assert versions.code_hash(flow.OrderFlow.kernel) == before
-    monkeypatch.setitem(step.order_flow.function.__globals__, "side_flow", step.velocity)
+    monkeypatch.setitem(step.order_flow.function.__globals__, "fill_flow", step.velocity)
     assert versions.code_hash(flow.OrderFlow.kernel) != before
     before = versions.code_hash(shifted)
     monkeypatch.setattr(sys.modules[__name__], "SHIFT", 0.25)
