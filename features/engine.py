@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from tickstate.features.base import JOINED, SOURCES
-from tickstate.features.graph import Batch, Graph, Tail, own_tail, trades_tail
+from tickstate.features.graph import Batch, Graph, Tail
 from tickstate.kernels import _room
 from tickstate.kernels import columns as column_kernels
 
@@ -33,8 +33,7 @@ class Rows(Protocol):
     lead: int
 
 
-@dataclass(frozen=True)
-class Values:
+class Values(NamedTuple):
     """One finished column: values (NaN where null), Arrow validity bits, number of nulls."""
 
     data: np.ndarray
@@ -160,8 +159,9 @@ class Engine:
         nulls = np.empty(out.shape[0], np.int64)
         column_kernels.finish_columns(out, validity, nulls)
         out.flags.writeable = False
-        chunk.add(dict(zip(batch.names, out, strict=True)))
-        return {n: Values(out[i], validity[i], int(nulls[i])) for i, n in enumerate(batch.names)}
+        columns = list(out)
+        chunk.add(dict(zip(batch.names, columns, strict=True)))
+        return dict(zip(batch.names, map(Values, columns, validity, nulls.tolist()), strict=True))
 
     def _remember(self, chunk: _Chunk, now: int) -> None:
         """Keep the tails: everything later than ``now`` - what a column's readers look back, or their steps."""
@@ -195,10 +195,9 @@ class _Chunk:
         and looks back on nothing gets them with their room for history, whatever that holds.
         """
         feature = batch.features[0]
-        own, joined = _NO_TAILS if feature.state is not None else (own_tail(feature), trades_tail(feature))
-        start = self._history(own, False, remembers)
-        before = self._history(joined, True) if feature.joins else 0
-        room = self._lead if own == Tail() and any(map(self._has_levels, batch.inputs)) else 0
+        start = self._history(batch.own_tail, "capture_ts", remembers)
+        before = self._history(batch.trades_tail, f"{JOINED}capture_ts")
+        room = self._lead if not batch.own_tail and any(map(self._has_levels, batch.inputs)) else 0
         arrays = []
         for name in batch.inputs:
             if room and not name.startswith(JOINED):
@@ -210,21 +209,23 @@ class _Chunk:
             arrays.append(_read_only(array))
         return start + room, arrays
 
-    def _history(self, tail: Tail, joined: bool, remembers: bool = False) -> int:
+    def _history(self, tail: Tail, clock: str, remembers: bool = False) -> int:
         """How many rows of a tail the next rows look back on, or the last one of it did."""
-        name = f"{JOINED}capture_ts" if joined else "capture_ts"
-        if not self._before[name] or tail == Tail():
+        if not tail or not self._before.get(clock):
             return 0
-        clock = self.whole(name)[: self._before[name]]
-        first = int(clock[-1] if remembers else self._new["capture_ts"][0])
-        recent = clock.shape[0] - int(np.searchsorted(clock, first - tail.microseconds, side="right"))
-        return max(min(tail.steps, clock.shape[0]), recent if tail.microseconds else 0)
+        times = self.whole(clock)[: self._before[clock]]
+        steps = min(tail.steps, times.shape[0])
+        if not tail.microseconds:
+            return steps
+        first = int(times[-1] if remembers else self._new["capture_ts"][0])
+        return max(steps, times.shape[0] - int(times.searchsorted(first - tail.microseconds, side="right")))
 
     def forget(self, name: str, tail: Tail, now: int) -> None:
         """Keep of a column what rows from ``now`` on look back on."""
         clock = self.whole(f"{JOINED}capture_ts" if name.startswith(JOINED) else "capture_ts")
-        recent = clock.shape[0] - int(np.searchsorted(clock, now - tail.microseconds, side="right"))
-        keep = max(tail.steps, recent if tail.microseconds else 0)
+        keep = tail.steps
+        if tail.microseconds:
+            keep = max(keep, clock.shape[0] - int(clock.searchsorted(now - tail.microseconds, side="right")))
         whole = self.whole(name)
         if name in self.histories and whole.ndim == 1:
             self.histories[name].keep_last(keep)
@@ -279,16 +280,16 @@ class _Nothing:
     lead: int = 0
 
 
-_NO_TAILS = (Tail(), Tail())
 _NO_VALUES = np.empty(0)
 _NO_ROWS = _Nothing(np.empty(0, np.uint8), {"capture_ts": np.empty(0, np.int64)})
 _NO_TRADES = {name: np.empty(0, np.int64 if name == "capture_ts" else np.float64) for name in SOURCES["trades"]}
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array[:]
-    view.flags.writeable = False
-    return view
+    if array.flags.writeable:
+        array = array[:]
+        array.flags.writeable = False
+    return array
 
 
 def _all_null(n: int) -> Values:

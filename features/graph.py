@@ -24,6 +24,9 @@ class Tail:
     steps: int = 0
     microseconds: int = 0
 
+    def __bool__(self) -> bool:
+        return bool(self.steps or self.microseconds)
+
     def union(self, other: Tail) -> Tail:
         return Tail(max(self.steps, other.steps), max(self.microseconds, other.microseconds))
 
@@ -42,6 +45,16 @@ class Batch:
             return first.inputs
         columns = [f.inputs[1] for f in self.features]
         return (first.inputs[0], *columns, *columns[:1] * (first.joint - len(columns)))
+
+    @cached_property
+    def own_tail(self) -> Tail:
+        """``own_tail`` of its features."""
+        return own_tail(self.features[0])
+
+    @cached_property
+    def trades_tail(self) -> Tail:
+        """``trades_tail`` of its features."""
+        return trades_tail(self.features[0])
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -111,7 +124,7 @@ class Graph:
             for name in feature.inputs:
                 tail = trades_tail(feature) if name.startswith(JOINED) else own_tail(feature)
                 clock = f"{JOINED}capture_ts" if name.startswith(JOINED) else "capture_ts"
-                if tail != Tail():
+                if tail:
                     for kept in (name, clock):
                         found[kept] = found.get(kept, Tail()).union(tail)
         return found
@@ -187,13 +200,13 @@ class Graph:
 
 
 def own_tail(feature: Feature) -> Tail:
-    """The past that a feature's kernel is given of its channel's rows."""
-    return _tail(feature.lookback())
+    """The past that a feature's kernel is given of its channel's rows; none where it carries a state."""
+    return Tail() if feature.state is not None else _tail(feature.lookback())
 
 
 def trades_tail(feature: Feature) -> Tail:
-    """The past that a feature's kernel is given of the joined trades."""
-    return _tail(feature.trades_lookback())
+    """The past that a feature's kernel is given of the joined trades, likewise."""
+    return Tail() if feature.state is not None else _tail(feature.trades_lookback())
 
 
 def _tail(lookback: Lookback) -> Tail:

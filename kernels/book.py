@@ -120,7 +120,7 @@ def fill_side(
     FEATURES.md section 1, "Book levels". Snapshots are turned and looked at together, as SIMD; one that is not clean
     is then done by itself, which takes several times as long.
     """
-    n, room = levels.shape[0], np.empty((5, ROWS))
+    n, room, near = levels.shape[0], np.empty((5, ROWS)), np.empty((2, ROWS * WIDEST))
     all_starts, all_wrong = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
     for i in range(0, n, ROWS):
         rows = min(ROWS, n - i)
@@ -128,7 +128,12 @@ def fill_side(
         widest = fill_lists(offsets[i : i + rows + 1], starts, widths)
         wrong[:] = 1
         if widest <= WIDEST:
-            turn(price, size, sign, starts, widths, widest, at + i, wrong, room, out_price, out_size)
+            first, count = offsets[i], offsets[i + rows] - offsets[i]
+            near[0, :count] = price[first : first + count]  # in the order they lie in memory, as it is fastest to read
+            near[1, :count] = size[first : first + count]
+            for r in range(rows):
+                starts[r] -= first
+            turn(near[0], near[1], sign, starts, widths, widest, at + i, wrong, room, out_price, out_size)
         for r in range(rows):
             faults[i + r] = 0
             if wrong[r] > 0:
