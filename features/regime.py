@@ -6,7 +6,7 @@ import numpy as np
 
 from tickstate.features.base import SECOND, Column, Feature, Lookback, Param
 from tickstate.features.windows import Windows
-from tickstate.kernels import cells, regime, window
+from tickstate.kernels import cells, moments, regime
 
 REGIMES = ("tight", "normal", "wide")
 
@@ -178,9 +178,9 @@ class RollingMoments(Feature):
 
     group = "impact"
     params = {"window": Param(60, "window", "s", minimum=1)}
-    kernel = window.moment_window
+    kernel, joint = moments.moment_window, moments.COLUMNS
     pattern, unit = "", ""
-    rows = (0, 1)
+    has_mean = 1
 
     def columns(self) -> tuple[Column, ...]:
         of = self.inputs[1]
@@ -193,10 +193,10 @@ class RollingMoments(Feature):
         return Lookback(seconds=self["window"])
 
     def arguments(self) -> tuple[object, ...]:
-        return (self["window"] * SECOND, *self.rows)
+        return (self["window"] * SECOND, (self.has_mean,))
 
     def new_memory(self) -> tuple[np.ndarray, ...]:
-        return (np.zeros(1, window.MOMENTS),)
+        return (np.zeros(1, moments.MOMENTS),)
 
 
 class BidSlopeMoments(RollingMoments):
@@ -225,7 +225,7 @@ class DepthSigma(RollingMoments):
 
     name, inputs = "depth_sigma", ("capture_ts", "depth_5bps")
     params = {"window": Param(300, "window", "s", minimum=1)}
-    rows = (-1, 0)
+    has_mean = 0
 
     def columns(self) -> tuple[Column, ...]:
         of = f"sample deviation of depth_5bps over {self['window']} s"

@@ -6,7 +6,7 @@ import numpy as np
 
 from tickstate.features.base import Column, Feature, Lookback
 from tickstate.features.windows import TAPE_HORIZONS, Windows
-from tickstate.kernels import tape, window
+from tickstate.kernels import moments, tape, window
 
 
 class OnTrades(Feature):
@@ -174,7 +174,7 @@ class MidMoments(OnQuoteWindows):
     """Mean and sample deviation of the mid over windows."""
 
     name, inputs = "mid_moments", ("capture_ts", "mid_price")
-    kernel, joint = window.moment_windows, 1
+    kernel, joint = moments.moment_windows, 1
 
     def columns(self) -> tuple[Column, ...]:
         return tuple(
@@ -189,7 +189,7 @@ class MidMoments(OnQuoteWindows):
         return (self.widths(),)
 
     def new_memory(self) -> tuple[np.ndarray, ...]:
-        return (np.zeros(len(self["horizons"]), window.MOMENTS),)
+        return (np.zeros(len(self["horizons"]), moments.MOMENTS),)
 
 
 FEATURES = (

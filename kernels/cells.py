@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, State, helper, kernel
-from tickstate.kernels.window import BEFORE_ALL, ROOT_OF_SQUARES, SUMS, find_edges, fold_sums
+from tickstate.kernels.window import BEFORE_ALL, SUMS, addends, find_edges, fold_sums
 
 CELL = 1_000_000  # microseconds
 CELLS = np.dtype([("time", "i8"), ("sum", "f8")])
@@ -38,16 +38,23 @@ def fill_cells(capture_ts, x, begin, found, times, sums):
 
 @helper
 def completed(capture_ts, start, times):
-    """For each row from ``start`` on: when the last completed second began, and how many cells there are by then."""
-    n = capture_ts.shape[0] - start
-    last, ends = np.empty(n, np.int64), np.empty(n, np.int64)
-    end = 0
-    for i in range(n):
-        last[i] = (capture_ts[start + i] // CELL - 1) * CELL
-        while end < times.shape[0] and times[end] <= last[i]:
-            end += 1
-        ends[i] = end
-    return last, ends
+    """The rows from ``start`` on in groups that have the same last completed second.
+
+    Returns each group's first row, with the number of rows behind them; when its second began; and how many cells
+    there are by then.
+    """
+    n, groups, end, until = capture_ts.shape[0], 0, 0, BEFORE_ALL
+    begins, last, ends = np.empty(n - start + 1, np.int64), np.empty(n - start, np.int64), np.empty(n - start, np.int64)
+    for i in range(start, n):
+        if capture_ts[i] >= until:
+            now = (capture_ts[i] // CELL) * CELL
+            until = now + CELL
+            while end < times.shape[0] and times[end] < now:
+                end += 1
+            begins[groups], last[groups], ends[groups] = i - start, now - CELL, end
+            groups += 1
+    begins[groups] = n - start
+    return begins[: groups + 1], last[:groups], ends[:groups]
 
 
 @kernel
@@ -65,16 +72,16 @@ def cell_volatility(
     for j in range(kept):
         times[j], sums[j] = memory[1 + j]["time"], memory[1 + j]["sum"]
     found = fill_cells(capture_ts, x, begin, kept, times, sums)
-    last, ends = completed(capture_ts, start, times[:found])
-    suffix, below = np.empty(found + 1), np.empty(found + 1, np.int64)
-    edges, carry = np.empty(n - start, np.int64), np.zeros(1, SUMS)
+    begins, last, ends = completed(capture_ts, start, times[:found])
+    times, squares = times[:found], addends(sums[:found], True, 0)
+    edges, total, spare, carry = np.empty_like(last), np.empty(last.size), np.empty(last.size), np.zeros(1, SUMS)
     for h in range(widths.shape[0]):
         carry[0]["known"] = 0
-        find_edges(times[:found], last, ends, widths[h], edges)
-        fold_sums(
-            times[:found], sums[:found], ROOT_OF_SQUARES, 0, last, ends, edges, widths[h], carry[0], suffix, below,
-            out[h], ends,
-        )  # fmt: skip
+        find_edges(times, last, widths[h], edges)
+        columns = (squares, squares, squares, squares)
+        fold_sums(times, columns, 0, last, ends, edges, widths[h], carry, (total, spare, spare, spare))
+        for g in range(last.shape[0]):
+            out[h, begins[g] : begins[g + 1]] = math.sqrt(total[g]) if edges[g] < ends[g] else math.nan
     kept = min(found, room)
     for j in range(kept):
         memory[1 + j]["time"], memory[1 + j]["sum"] = times[found - kept + j], sums[found - kept + j]
@@ -102,27 +109,21 @@ def fill_pairs(capture_ts, x, y, begin, found, times, cells):
 
 
 @helper
-def is_constant(cells, begin, end, c):
-    """Whether the sums in column c differ by rounding alone: relative to what was summed, never absolute."""
-    low, high, size = math.inf, -math.inf, 0.0
-    for j in range(begin, end):
-        low, high = min(low, cells[j, c]), max(high, cells[j, c])
-        size = max(size, cells[j, c + 2])
-    return high - low <= ZERO * size
-
-
-@helper
 def regress(cells, begin, end):
     """Slope and squared correlation of y on x over cells begin .. end; NaN where a variance it divides by is 0.
 
-    Two passes about the means, over at most 300 cells and once a second: more exact than merged cross moments
-    and, at one fold a cell, no slower. Tried and rejected: blocks of merged moments as in ``moment_window``.
+    A variance is 0 where a column's sums differ by rounding alone: relative to what was summed, never absolute. Two
+    passes about the means, over at most 300 cells and once a second: more exact than merged cross moments and, at one
+    fold a cell, no slower. Tried and rejected: blocks of merged moments as in ``moment_window``.
     """
     n = end - begin
-    mean_x, mean_y = 0.0, 0.0
+    mean_x, low_x, high_x, size_x = 0.0, math.inf, -math.inf, 0.0
+    mean_y, low_y, high_y, size_y = 0.0, math.inf, -math.inf, 0.0
     for j in range(begin, end):
-        mean_x += cells[j, 0]
-        mean_y += cells[j, 1]
+        x, y = cells[j, 0], cells[j, 1]
+        mean_x, mean_y = mean_x + x, mean_y + y
+        low_x, high_x, size_x = min(low_x, x), max(high_x, x), max(size_x, cells[j, 2])
+        low_y, high_y, size_y = min(low_y, y), max(high_y, y), max(size_y, cells[j, 3])
     mean_x /= n
     mean_y /= n
     xx, xy, yy = 0.0, 0.0, 0.0
@@ -131,10 +132,10 @@ def regress(cells, begin, end):
         xx += dx * dx
         xy += dx * dy
         yy += dy * dy
-    if is_constant(cells, begin, end, 0) or xx == 0.0:
+    if high_x - low_x <= ZERO * size_x or xx == 0.0:
         return math.nan, math.nan
     slope = xy / xx
-    if is_constant(cells, begin, end, 1) or yy == 0.0:
+    if high_y - low_y <= ZERO * size_y or yy == 0.0:
         return slope, math.nan
     return slope, (xy / math.sqrt(xx) / math.sqrt(yy)) ** 2
 
@@ -157,20 +158,18 @@ def cell_regression(
         times[j] = memory[1 + j]["time"]
         cells[j, :] = memory[1 + j]["sums"]
     found = fill_pairs(capture_ts, x, y, first, kept, times, cells)
-    last, ends = completed(capture_ts, start, times[:found])
-    begin, done = 0, BEFORE_ALL
-    slope, share = math.nan, math.nan
-    for q in range(n - start):
-        if last[q] != done:
-            done = last[q]
-            while begin < ends[q] and times[begin] <= done - width:
-                begin += 1
-            slope, share = math.nan, math.nan
-            if ends[q] - begin >= min_cells:
-                slope, share = regress(cells, begin, ends[q])
-        known = not math.isnan(mask[start + q])
-        out[0, q] = slope if known else math.nan
-        out[1, q] = share if known else math.nan
+    begins, last, ends = completed(capture_ts, start, times[:found])
+    begin = 0
+    for g in range(last.shape[0]):
+        while begin < ends[g] and times[begin] <= last[g] - width:
+            begin += 1
+        slope, share = math.nan, math.nan
+        if ends[g] - begin >= min_cells:
+            slope, share = regress(cells, begin, ends[g])
+        for q in range(begins[g], begins[g + 1]):
+            known = not math.isnan(mask[start + q])
+            out[0, q] = slope if known else math.nan
+            out[1, q] = share if known else math.nan
     kept = min(found, room)
     for j in range(kept):
         memory[1 + j]["time"] = times[found - kept + j]

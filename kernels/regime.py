@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tickstate.kernels._jit import Block, Float, Floats, Int, Ints, State, helper, kernel
-from tickstate.kernels.window import BEFORE_ALL, find_edges, first_after, own_ends
+from tickstate.kernels.window import BEFORE_ALL, find_edges, first_after
 
 TIGHT, NORMAL, WIDE = range(3)
 
@@ -197,16 +197,16 @@ def horizon_returns(
     NaN if there is none, or a gap of more than ``max_staleness`` between any two rows since. The history must hold
     every row with capture_ts > capture_ts[start] - (h + max_staleness).
     """
-    n, rows, ends = mid.shape[0], capture_ts[start:], own_ends(start, mid.shape[0])
-    gap, gaps = last_gap(capture_ts, start, memory, max_staleness), np.empty(n - start, np.int64)
+    n, rows = mid.shape[0], capture_ts[start:]
+    gap, begins, edges = last_gap(capture_ts, start, memory, max_staleness), np.empty_like(rows), np.empty_like(rows)
+    begin = first_after(capture_ts, gap - 1)  # the first row behind the gap
     for i in range(start, n):
         if i > 0 and capture_ts[i] - capture_ts[i - 1] > max_staleness:
-            gap = capture_ts[i]
-        gaps[i - start] = gap
-    edges = np.empty(n - start, np.int64)
+            gap, begin = capture_ts[i], i
+        begins[i - start] = begin
     for h in range(widths.shape[0]):
-        find_edges(capture_ts, rows, ends, widths[h], edges)
+        find_edges(capture_ts, rows, widths[h], edges)
         for q in range(n - start):
-            known = edges[q] > 0 and capture_ts[edges[q] - 1] >= gaps[q]
+            known = edges[q] > begins[q]
             out[h, q] = math.log(mid[start + q] / mid[edges[q] - 1]) if known else math.nan
     memory[0]["known"], memory[0]["time"] = 1, gap

@@ -12,7 +12,7 @@ import numpy as np
 
 from tickstate.kernels._jit import Block, Float, Floats, Int, Ints, OutFloats, State, helper, kernel
 from tickstate.kernels.step import has_previous
-from tickstate.kernels.window import RAW, SUMS, find_edges, first_after, fold_sums
+from tickstate.kernels.window import SUMS, find_edges, first_after, fold_sums
 
 CLOCK_STATE = np.dtype([("first", "i8"), ("last", "i8"), ("known", "i8")])
 """trade_ts (us) of the first trade since the last gap and of the last trade; ``known`` 0 before any."""
@@ -30,11 +30,7 @@ DAY = 86_400_000_000
 def trade_ends(capture_ts, start, trade_ts):
     """For each row from ``start`` on, the number of trades with trade_ts <= capture_ts."""
     ends = np.empty(capture_ts.shape[0] - start, np.int64)
-    end = first_after(trade_ts, capture_ts[start])
-    for i in range(start, capture_ts.shape[0]):
-        while end < trade_ts.shape[0] and trade_ts[end] <= capture_ts[i]:
-            end += 1
-        ends[i - start] = end
+    find_edges(trade_ts, capture_ts[start:], 0, ends)
     return ends
 
 
@@ -95,29 +91,28 @@ def trade_windows(
     Rows of ``out``: the w windows' volumes, then their numbers, signed volumes, flow imbalances. Alive without a
     trade in the window is 0, 0, 0 and NaN. A trade without a side counts in volume and number only. ``memory`` (3 w).
     """
-    n, w = capture_ts.shape[0] - start, widths.shape[0]
-    m, rows, ends = amount.shape[0], capture_ts[start:], trade_ends(capture_ts, start, trade_ts)
+    n, w, m = capture_ts.shape[0] - start, widths.shape[0], amount.shape[0]
+    new = first_after(trade_ts, memory[0]["last"])
+    rows, ends = capture_ts[start:], trade_ends(capture_ts, start, trade_ts)
     signed, sided = np.empty(m), np.empty(m)
     for j in range(m):
         known = not math.isnan(side[j])
         signed[j] = side[j] * amount[j] if known else 0.0
         sided[j] = amount[j] if known else 0.0
-    suffix, below, edges = np.empty(m + 1), np.empty(m + 1, np.int64), np.empty(n, np.int64)
-    counts, both = np.empty(n, np.int64), np.empty(n)
-    new = first_after(trade_ts, memory[0]["last"])
+    edges, both, spare = np.empty(n, np.int64), np.empty(n), np.empty(n)
+    alive = np.empty(n, np.bool_)
+    for q in range(n):
+        alive[q] = is_alive(rows[q], ends[q], trade_ts, max_gap)
     for h in range(w):
-        find_edges(trade_ts, rows, ends, widths[h], edges)
-        width, carry = widths[h], (memory[h], memory[w + h], memory[2 * w + h])
-        net = out[2 * w + h]
-        fold_sums(trade_ts, signed, RAW, new, rows, ends, edges, width, carry[1], suffix, below, net, counts)
-        fold_sums(trade_ts, sided, RAW, new, rows, ends, edges, width, carry[2], suffix, below, both, counts)
-        fold_sums(trade_ts, amount, RAW, new, rows, ends, edges, width, carry[0], suffix, below, out[h], counts)
+        volume, number, net, imbalance = out[h], out[w + h], out[2 * w + h], out[3 * w + h]
+        find_edges(trade_ts, rows, widths[h], edges)
+        columns, sums = (amount, signed, sided, amount), (volume, net, both, spare)
+        fold_sums(trade_ts, columns, new, rows, ends, edges, widths[h], memory[h::w], sums)
         for q in range(n):
-            alive = is_alive(rows[q], ends[q], trade_ts, max_gap)
-            out[h, q] = out[h, q] if alive else math.nan
-            out[w + h, q] = counts[q] if alive else math.nan
-            out[2 * w + h, q] = out[2 * w + h, q] if alive else math.nan
-            out[3 * w + h, q] = out[2 * w + h, q] / both[q] if alive and both[q] > 0.0 else math.nan
+            volume[q] = volume[q] if alive[q] else math.nan
+            number[q] = ends[q] - edges[q] if alive[q] else math.nan
+            net[q] = net[q] if alive[q] else math.nan
+            imbalance[q] = net[q] / both[q] if both[q] > 0.0 else math.nan
 
 
 @helper

@@ -1,5 +1,6 @@
 """FEATURES.md 3.4 and 3.5: windows against exactly rounded sums, their edges, and that older rows do not matter."""
 
+import functools
 import math
 from itertools import pairwise
 
@@ -15,7 +16,8 @@ from lakes import MIDNIGHT, SECOND, bits, book_table, books, snapshot
 import tickstate
 from tickstate.kernels import cells, regime, sample
 from tickstate.kernels._jit import interpreted
-from tickstate.kernels.window import BLOCKS, MEAN, MOMENTS, ROOT_OF_SQUARES, SUM, SUMS, moment_window, sum_windows
+from tickstate.kernels.moments import MOMENTS, moment_window
+from tickstate.kernels.window import BLOCKS, MEAN, ROOT_OF_SQUARES, SUM, SUMS, find_edges, sum_windows
 
 pytestmark = pytest.mark.kernels
 
@@ -53,6 +55,11 @@ def windows_of(times, x, width):
     ]
 
 
+def sum_of(values):
+    """One after the other, from 0.0: ``sum`` corrects what it rounds off since Python 3.12."""
+    return functools.reduce(float.__add__, map(float, values), 0.0)
+
+
 def sums(times, x, kind, start=0, widths=(H,)):
     out = np.empty((len(widths), len(x) - start))
     memory = np.zeros(len(widths), SUMS)
@@ -62,7 +69,7 @@ def sums(times, x, kind, start=0, widths=(H,)):
 
 def moments(times, x, start=0, width=H):
     out = np.empty((2, len(x) - start))
-    moment_window(times, x, start, np.zeros(1, MOMENTS), width, 0, 1, out)
+    moment_window(times, x, x, x, start, np.zeros(1, MOMENTS), width, np.array([1]), out)
     return out
 
 
@@ -80,6 +87,30 @@ def test_sums_to_1e_12_of_the_magnitudes(data):
         assert abs(mean[i] - math.fsum(window) / len(window)) <= allowed / len(window)
         exact = math.sqrt(math.fsum(v * v for v in window))
         assert abs(root[i] - exact) <= 1e-12 * exact
+
+
+@given(series(), st.one_of(series(), series(start=MIDNIGHT + 5 * SECOND)), st.sampled_from((0, 8, SECOND, H, 3 * H)))
+def test_where_windows_begin(events, queries, width):
+    times, asked = events[0], queries[0]
+    for known in (times, times[:0]):
+        edges = np.full(len(asked), -7, np.int64)
+        find_edges(known, asked, width, edges)
+        np.testing.assert_array_equal(edges, np.searchsorted(known, asked - width, side="right"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_in_which_a_window_is_added(seed):
+    """The bits of a sum are part of what a version means."""
+    rng = np.random.default_rng(seed)
+    times = MIDNIGHT + np.cumsum(rng.integers(0, SECOND // 2, 150))
+    x = np.where(rng.random(150) < 0.1, np.nan, rng.standard_normal(150))
+    found = sums(times, x, SUM)[0]
+    for i, now in enumerate(times // SECOND):
+        seen = [(t, t // SECOND, v) for t, v in zip(times[: i + 1], x, strict=False) if not math.isnan(v)]
+        oldest = [v for t, b, v in seen if b == now - BLOCKS and t > times[i] - H]
+        blocks = [sum_of(v for _, b, v in seen if b == block) for block in range(now - BLOCKS + 1, now + 1)]
+        want = (sum_of(reversed(oldest)) + sum_of(blocks[:-1])) + blocks[-1]
+        assert math.isnan(found[i]) or bits(found[i]) == bits(want)
 
 
 def test_times_before_1970():
@@ -170,13 +201,21 @@ def test_a_constant_has_no_deviation():
     assert (deviation[1:] == 0.0).all()
 
 
-def test_moments_can_leave_one_out():
+def test_moments_can_leave_the_mean_out():
     times, x = MIDNIGHT + np.arange(9, dtype=np.int64), np.arange(9.0)
-    both = moments(times, x)
-    for row in (0, 1):
-        out = np.full((1, 9), -7.0)
-        moment_window(times, x, 0, np.zeros(1, MOMENTS), H, *((0, -1) if row == 0 else (-1, 0)), out)
-        np.testing.assert_array_equal(out[0], both[row])
+    out = np.full((1, 9), -7.0)
+    moment_window(times, x, x, x, 0, np.zeros(1, MOMENTS), H, np.array([0]), out)
+    np.testing.assert_array_equal(out[0], moments(times, x)[1])
+
+
+@pytest.mark.parametrize("means", [(1, 1), (1, 0, 1), (0, 1, 1), (0, 0)])
+def test_moments_of_columns_together_are_those_of_each(means):
+    times = MIDNIGHT + np.arange(60, dtype=np.int64) * SECOND // 3
+    columns = [np.arange(60.0), np.sin(np.arange(60.0)), np.where(np.arange(60) % 3 == 0, np.nan, 4.0)]
+    out = np.empty((len(means) + sum(means), 60))
+    moment_window(times, *columns, 0, np.zeros(len(means), MOMENTS), H, np.array(means), out)
+    each = [moments(times, x)[0 if mean else 1 :] for x, mean in zip(columns, means, strict=False)]
+    np.testing.assert_array_equal(bits(out), bits(np.concatenate(each)))
 
 
 @given(series_with_nulls(), st.data())
