@@ -59,38 +59,39 @@ class _ColumnHash:
         self._kind = "f" if pa.types.is_floating(kind) else "i"
 
     def update(self, array: pa.Array, first_row: int) -> None:
-        missing = _nulls(array) if array.null_count else _NONE
-        if missing.size:
-            self.nulls.update((first_row + missing).astype(np.int64).data)
+        missing = _missing(array) if array.null_count else None
+        if missing is not None:
+            rows = np.flatnonzero(missing)
+            rows += first_row
+            self.nulls.update(rows)
         self._add(array, missing)
 
-    def _texts(self, array: pa.Array, missing: np.ndarray) -> None:
+    def _texts(self, array: pa.Array, missing: np.ndarray | None) -> None:
         filled = pc.fill_null(array, "")
         offsets = np.frombuffer(filled.buffers()[1], np.int32)[filled.offset : filled.offset + len(filled) + 1]
         self.lengths.update(np.diff(offsets).data)
         self.values.update(memoryview(filled.buffers()[2] or b"")[offsets[0] : offsets[-1]])
 
-    def _flags(self, array: pa.Array, missing: np.ndarray) -> None:
+    def _flags(self, array: pa.Array, missing: np.ndarray | None) -> None:
         self.values.update(plain(pc.fill_null(array, False)).astype(np.uint8).data)
 
-    def _numbers(self, array: pa.Array, missing: np.ndarray) -> None:
-        values = array.buffers()[1].slice(self._width * array.offset, self._width * len(array))
-        if missing.size:
+    def _numbers(self, array: pa.Array, missing: np.ndarray | None) -> None:
+        values, size = array.buffers()[1], self._width * len(array)
+        if array.offset or values.size != size:
+            values = values.slice(self._width * array.offset, size)
+        if missing is not None:
             values = np.frombuffer(values, f"{self._kind}{self._width}").copy()
-            values[missing] = math.nan if self._kind == "f" else 0
+            np.copyto(values, math.nan if self._kind == "f" else 0, where=missing)
         self.values.update(values)
 
     def hexdigest(self) -> str:
         return "".join(h.hexdigest() for h in (self.values, self.lengths, self.nulls))
 
 
-def _nulls(array: pa.Array) -> np.ndarray:
-    """Numbers of the rows that are null."""
+def _missing(array: pa.Array) -> np.ndarray:
+    """Which rows are null."""
     bits = np.unpackbits(np.frombuffer(array.buffers()[0], np.uint8), bitorder="little")
-    return np.flatnonzero(bits[array.offset : array.offset + len(array)] == 0)
-
-
-_NONE = np.empty(0, np.int64)
+    return bits[array.offset : array.offset + len(array)] == 0
 
 
 def hash_file(path: str) -> str:

@@ -106,17 +106,19 @@ class PartitionWriter:
 
 def _whole(group: pa.Table) -> pa.Table:
     """A table whose pages do not show how rows came: chunks that would are joined into one."""
-    odd = [name for name in group.column_names if not _is_even(group.column(name))]
-    wide = [name for name in odd if group.schema.field(name).type in _WIDE]
+    odd = {name: column for name, column in zip(group.column_names, group.columns, strict=True) if not _is_even(column)}
+    if not odd:
+        return group
+    wide = [name for name, column in odd.items() if column.type in _WIDE]
     block = _room.empty(len(wide), group.num_rows)
-    joined = {name: one_chunk(group.column(name)) for name in odd if name not in wide}
-    joined.update({name: _joined(group.column(name), values) for name, values in zip(wide, block, strict=True)})
+    joined = {name: _joined(odd[name], values) for name, values in zip(wide, block, strict=True)}
+    joined.update({name: one_chunk(column) for name, column in odd.items() if name not in joined})
     return pa.table([joined.get(name, group.column(name)) for name in group.column_names], schema=group.schema)
 
 
 def _is_even(column: pa.ChunkedArray) -> bool:
     """Whether every chunk but the last is a whole number of steps."""
-    return not any(len(chunk) % STEP_ROWS for chunk in column.chunks[:-1])
+    return column.num_chunks < 2 or not any(len(chunk) % STEP_ROWS for chunk in column.chunks[:-1])
 
 
 _WIDE = (pa.float64(), pa.int64(), pa.timestamp("us", tz="UTC"))
