@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from lakes import MIDNIGHT, book_table, books, snapshot
 
 import tickstate
+from tickstate.kernels.book import FLAGS
 from tickstate.lake.book import book_rows
 
 pytestmark = pytest.mark.kernels
@@ -248,3 +249,14 @@ def test_chunked_input_is_read_like_one_chunk():
     cut = pa.concat_tables([table.slice(0, 7), table.slice(7, 11), table.slice(18)])
     assert cut["bids"].num_chunks == 3
     assert tickstate.compute(cut).equals(tickstate.compute(table))
+
+
+def test_a_book_of_very_many_levels():
+    """One among others, clean or with a fault in its last level: the first levels are as without the rest."""
+    bids, asks = [(1e4 - i, 1.0 + i) for i in range(600)], [(1e4 + 1 + i, 2.0) for i in range(3)]
+    wrong = [*bids[:-1], (1e4, 1.0)]
+    found = book_rows(book_table([snapshot(MIDNIGHT + i, b, asks) for i, b in enumerate((bids[:4], bids, wrong))]), 4)
+    assert found.flag.tolist() == [0, 0, FLAGS.index("unsorted")]
+    assert found.arrays["bid_price"][:, found.lead :].T.tolist() == [[1e4 - i for i in range(4)]] * 2
+    assert found.arrays["bid_levels"].tolist() == [4, 4]
+    assert np.isnan(found.arrays["ask_size"][3, found.lead :]).all()
