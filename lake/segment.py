@@ -190,17 +190,21 @@ def are_unchanged(segments: Iterable[Segment]) -> bool:
 def inspect_segment(segment: Segment) -> Inspected:
     """Check footer, schema, partition columns and every ``capture_ts``; raises ``BadFile``."""
     with open_segment(segment) as file:
-        check_schema(file.schema_arrow, segment.channel, segment.where)
+        schema = file.schema_arrow
+        check_schema(schema, segment.channel, segment.where)
         _check_size(file.metadata, segment)
         _check_partition(file, segment)
-        return _scan_times(file, segment)
+        low, high, late = _scan_times(file, segment)
+        columns = tuple(c for c in BRONZE[segment.channel].read if c in schema.names)
+        return Inspected(segment, low, high, file.metadata.num_rows, late, columns)
 
 
 def read_batches(segment: Segment) -> Iterator[pa.RecordBatch]:
     """The contract columns of a segment, canonical types, missing optional ones as nulls."""
     types = BRONZE[segment.channel].read
     with open_segment(segment) as file:
-        present = [c for c in types if c in file.schema_arrow.names]
+        names = file.schema_arrow.names
+        present = [c for c in types if c in names]
         try:
             # the reader is one thread of several: threads of its own cost a twentieth more and save no time
             for batch in file.iter_batches(BATCH_ROWS, columns=present, use_threads=False):
@@ -244,7 +248,9 @@ def _check_partition(file: pq.ParquetFile, segment: Segment) -> None:
     time = hour_time(segment.hour)
     values = (segment.exchange, segment.symbol, time.year, time.month, time.day, time.hour)
     expected = dict(zip(PARTITION_COLUMNS, values, strict=True))
-    unsure = [c for c, value in expected.items() if not _statistics_say(file.metadata, c, value)]
+    metadata = file.metadata
+    index = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}
+    unsure = [c for c, value in expected.items() if not _statistics_say(metadata, index[c], value)]
     if not unsure:
         return
     try:
@@ -260,9 +266,7 @@ def _check_partition(file: pq.ParquetFile, segment: Segment) -> None:
         raise _bad(segment, "corrupt", error) from error
 
 
-def _statistics_say(metadata: pq.FileMetaData, name: str, value: object) -> bool:
-    names = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
-    index = names.index(name)
+def _statistics_say(metadata: pq.FileMetaData, index: int, value: object) -> bool:
     for g in range(metadata.num_row_groups):
         found = metadata.row_group(g).column(index).statistics
         if found is None or not found.has_min_max or not found.has_null_count or found.null_count:
@@ -272,11 +276,12 @@ def _statistics_say(metadata: pq.FileMetaData, name: str, value: object) -> bool
     return True
 
 
-def _scan_times(file: pq.ParquetFile, segment: Segment) -> Inspected:
+def _scan_times(file: pq.ParquetFile, segment: Segment) -> tuple[int, int, int]:
+    """The lowest and the highest ``capture_ts``, and how many rows stand below an earlier one."""
     top = np.iinfo(np.int64)
     carry = np.array([top.max, top.min, 0], np.int64)
     try:
-        for batch in file.iter_batches(4 * BATCH_ROWS, columns=["capture_ts"]):
+        for batch in file.iter_batches(4 * BATCH_ROWS, columns=["capture_ts"], use_threads=False):
             column = batch.column(0)
             if column.null_count:
                 row = pc.index(pc.is_null(column), True).as_py()
@@ -290,8 +295,7 @@ def _scan_times(file: pq.ParquetFile, segment: Segment) -> Inspected:
         wrong = low if low < begin else high
         detail = f"capture_ts {np.datetime64(wrong, 'us')} is outside {hour_name(segment.hour)}"
         raise BadFile(segment.where, "wrong_hour", detail)
-    columns = tuple(c for c in BRONZE[segment.channel].read if c in file.schema_arrow.names)
-    return Inspected(segment, low, high, file.metadata.num_rows, late, columns)
+    return low, high, late
 
 
 def _bad(segment: Segment, reason: str, error: BaseException) -> BaseException:

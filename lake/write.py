@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from tickstate.kernels import _room
 from tickstate.lake.arrow import one_chunk
+from tickstate.lake.behind import Behind
 from tickstate.lake.content import ContentHash
 from tickstate.lake.digest import fingerprint
 from tickstate.lake.files import replacing, step
@@ -44,16 +46,16 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
 class PartitionWriter:
     """Takes tables of any size, writes row groups of exactly ``ROW_GROUP_ROWS`` rows (the last may be shorter).
 
-    Encoding runs in a thread of its own, one row group behind: it is the longest part of the job, needs no
+    Encoding runs in the thread ``behind``, one row group at a time: it is the longest part of the job, needs no
     Python, and bounds memory at two row groups.
     """
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, behind: Behind) -> None:
         self._file = pq.ParquetWriter(path, schema, **writer_options(schema))
         self._content = ContentHash(schema)
         self._waiting: list[pa.Table] = []
         self._count = 0
-        self._thread = ThreadPoolExecutor(1, "tickstate-write")
+        self._behind = behind
         self._pending: Future[None] | None = None
         self.rows = 0
         self.size, self.file = 0, ""
@@ -75,24 +77,25 @@ class PartitionWriter:
         self._waiting = [whole.slice(begin)] if self._count else []
 
     def close(self) -> str:
-        """Write what waits and the footer; returns the content hash."""
-        if self._count:
-            self._flush(pa.concat_tables(self._waiting))
+        """Write what waits and the footer, in the calling thread, which may be ``behind``; returns the content hash."""
         self._settle()
-        self._thread.shutdown()
+        if self._count:
+            self._encode(pa.concat_tables(self._waiting))
+            self._waiting = []
         self._file.close()
         return self._content.hexdigest()
 
     def abandon(self) -> None:
         """Let go of the file without caring for its contents."""
         self._waiting = []
-        self._thread.shutdown()
+        if self._pending is not None:
+            wait((self._pending,))
         with suppress(OSError, pa.ArrowException):  # a full disk fails the footer as well
             self._file.close()
 
     def _flush(self, group: pa.Table) -> None:
         self._settle()
-        self._pending = self._thread.submit(self._encode, group)
+        self._pending = self._behind.submit(partial(self._encode, group))
 
     def _settle(self) -> None:
         if self._pending is not None:
@@ -149,16 +152,23 @@ def read_schema(path: Place) -> pa.Schema:
 
 
 @contextmanager
-def writing(path: Place, schema: pa.Schema, beside: Place | None = None) -> Iterator[PartitionWriter]:
+def writing(
+    path: Place, schema: pa.Schema, beside: Place | None = None, behind: Behind | None = None
+) -> Iterator[PartitionWriter]:
     """A writer whose file takes the place of ``path`` once the block has ended well and ``close`` was called.
 
-    Afterwards it knows the file's ``size`` and ``file``, the hash of its bytes. ``beside``: where its record lies.
+    Afterwards it knows the file's ``size`` and ``file``, the hash of its bytes. ``beside``: where its record lies;
+    ``behind``: the thread that encodes, none: one of its own. The block may end in another thread than it began in.
     """
-    with replacing(path, "data", beside) as temporary:
-        writer = PartitionWriter(temporary, schema)
+    with replacing(path, "data", beside) as temporary, _thread(behind) as thread:
+        writer = PartitionWriter(temporary, schema, thread)
         try:
             yield writer
         except BaseException:
             writer.abandon()
             raise
         writer.size, writer.file = temporary.stat().st_size, fingerprint(temporary)
+
+
+def _thread(behind: Behind | None) -> AbstractContextManager[Behind]:
+    return closing(Behind()) if behind is None else nullcontext(behind)

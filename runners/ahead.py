@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 _END = object()
 
 
-def read_ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield ``items``, the next one prepared by a thread while one is used; its errors are raised here.
+def read_ahead(items: Iterable[T], is_mark: Callable[[T], bool] = lambda item: False) -> Iterator[T]:
+    """Yield ``items``, the next one prepared by a thread while one is used; its errors are raised here, in their turn.
 
-    Never more than the two exist: the thread begins with an item when the one before it is taken.
+    Never more than the two exist: the thread begins with an item when the one before it is taken. Marks between them
+    (``is_mark``) do not count: behind one the thread goes on at once.
     """
     ready: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
     wanted, stop = threading.Semaphore(), threading.Event()
@@ -23,6 +24,8 @@ def read_ahead(items: Iterable[T]) -> Iterator[T]:
         try:
             for item in _when(wanted, stop, items):
                 ready.put((item, None))
+                if is_mark(item):
+                    wanted.release()
             ready.put((_END, None))
         except BaseException as error:
             ready.put((_END, error))
@@ -36,7 +39,8 @@ def read_ahead(items: Iterable[T]) -> Iterator[T]:
                 raise error
             if item is _END:
                 return
-            wanted.release()
+            if not is_mark(item):  # type: ignore[arg-type]
+                wanted.release()
             yield item  # type: ignore[misc]
     finally:
         stop.set()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ from tickstate.lake.errors import BadFile, LakeError, StoreError
 from tickstate.lake.names import HOUR, hour_name, partition_path
 from tickstate.lake.segment import Files, are_unchanged
 from tickstate.lake.state import BadState, load_state, save_state, state_path
-from tickstate.lake.write import read_rows, read_schema, writing
+from tickstate.lake.store import persistent
+from tickstate.lake.write import PartitionWriter, read_rows, read_schema, writing
 from tickstate.runners.bars import GoldWorker
 from tickstate.runners.gold import DaySpan
 from tickstate.runners.lane import LaneRun
@@ -75,11 +77,11 @@ class SilverWorker(Worker):
         """End threads."""
         self.lane.close()
 
-    def _make(self, hour: int) -> list[Outcome]:
-        if self._is_done(hour):
-            return []
-        outcome = self._partition(hour)
-        return [] if outcome is None else [outcome]
+    def _make(self, hour: int) -> list[Outcome] | Callable[[], list[Outcome]]:
+        return [] if self._is_done(hour) else self._partition(hour)
+
+    def _follows(self, hour: int) -> bool:
+        return bool(self.lane.graph.unbounded) or hour in self.span.before
 
     def _blocked(self, found: list[Outcome]) -> str:
         if found and found[-1].error and self.lane.graph.unbounded:
@@ -109,8 +111,8 @@ class SilverWorker(Worker):
         except StoreError as error:  # what else it does to the partitions, their outcomes say
             self._dropped = str(error)
 
-    def _partition(self, hour: int) -> Outcome | None:
-        """Compute and commit one partition; anew without a file whenever one turns out to be bad."""
+    def _partition(self, hour: int) -> list[Outcome] | Callable[[], list[Outcome]]:
+        """Compute one partition; anew without a file whenever one turns out to be bad."""
         while True:
             try:
                 return self._attempt(hour)
@@ -118,11 +120,12 @@ class SilverWorker(Worker):
                 known = (s for hours in self.span.segments.values() for group in hours.values() for s in group)
                 self.files.set_bad(next(s for s in known if s.where == bad.relative), bad)
 
-    def _attempt(self, hour: int) -> Outcome | None:
+    def _attempt(self, hour: int) -> list[Outcome] | Callable[[], list[Outcome]]:
+        """Compute one partition, its last row group still to be encoded; returns what is left to do."""
         span, lane = self.span, self.lane
         end = span.cutoffs.get(hour, (hour + 1) * HOUR)
         if hour in span.conditional and self._chain_holds(hour):
-            return None
+            return []
         loaded = lane.is_loaded
         since = lane.go_to(hour)
         path = partition_path(span.silver, span.channel, span.lane, hour)
@@ -134,7 +137,9 @@ class SilverWorker(Worker):
             self._dropped = "bronze or silver behind it has changed"
         began = self._link(hour, since)
         held = self._record(hour) if span.kept else None
-        with writing(path, schema, commit_path(span.silver, span.channel, span.lane, hour)) as writer:
+        with ExitStack() as stack:
+            record = commit_path(span.silver, span.channel, span.lane, hour)
+            writer = stack.enter_context(writing(path, schema, record, self._behind))
             if since > hour * HOUR:
                 for batch in read_rows(path):
                     writer.write(batch)
@@ -142,22 +147,41 @@ class SilverWorker(Worker):
             for table in self._joined(hour, schema, found) if span.kept else found:
                 writer.write(table)
                 del table  # the writer alone holds it now
+            bad = self._bad_files(hour)
+            chain = {name: Link(began[name], ended) for name, ended in self._chain_state().items()}
+            made = {
+                "counters": self._counters(hour, held), "chain": chain, "totals": lane.quality.totals(),
+                "quarantined": sorted(q for found in bad.values() for q in found),
+            }  # fmt: skip
+            dropped, self._dropped = self._dropped, ""
+            return partial(self._finish, hour, writer, stack.pop_all(), bad, made, dropped)
+
+    def _finish(
+        self,
+        hour: int,
+        writer: PartitionWriter,
+        file: ExitStack,
+        bad: dict[tuple[str, int], list[Quarantined]],
+        made: dict[str, Any],
+        dropped: str,
+    ) -> list[Outcome]:
+        """Write what waits and commit the partition, while the lane is further on already.
+
+        ``file``: what replaces the partition once it is left; ``made``: what its record says of the rows.
+        """
+        span = self.span
+        with file:
             content = writer.close()
             if self._has_changed(hour):
                 raise Changed
-        counters = self._counters(hour, held)
-        found = self._quarantine(hour)
-        chain = {name: Link(began[name], ended) for name, ended in self._chain_state().items()}
-        record = self._new_record(
-            hour, counters=counters, content=content, size=writer.size, file=writer.file,
-            quarantined=list(found), chain=chain, totals=lane.quality.totals(),
-        )  # fmt: skip
+        persistent(lambda: self._quarantine(hour, bad))
+        record = self._new_record(hour, content=content, size=writer.size, file=writer.file, **made)
         write_commit(commit_path(span.silver, span.channel, span.lane, hour), record)
-        dropped, self._dropped = self._dropped, ""
-        return Outcome(
-            span.channel, span.lane, hour, counters=counters, quarantined=found, cutoff=span.cutoffs.get(hour),
-            dropped_state=dropped,
+        outcome = Outcome(
+            span.channel, span.lane, hour, counters=record.counters, quarantined=tuple(record.quarantined),
+            cutoff=span.cutoffs.get(hour), dropped_state=dropped,
         )  # fmt: skip
+        return [outcome]
 
     def _counters(self, hour: int, held: Commit | None) -> dict[str, int]:
         """What a record says of the rows, the step into the hour as far as the lookback of all its columns shows it.
@@ -238,21 +262,24 @@ class SilverWorker(Worker):
             for segment in self.span.segments[channel][h]
         )
 
-    def _quarantine(self, hour: int) -> tuple[Quarantined, ...]:
-        """Write down which files of the inputs were left out, hour by hour; returns them all."""
-        found: list[Quarantined] = []
-        span = self.span
+    def _bad_files(self, hour: int) -> dict[tuple[str, int], list[Quarantined]]:
+        """Which files of the inputs were left out, by channel and hour."""
+        span, found = self.span, {}
         for channel, hours in span.inputs(hour).items():
-            lane = span.lane if channel == span.channel else span.config.trades_lane(span.lane)
             for h in hours:
                 bad = [self.files.bad(s) for s in span.segments[channel][h]]
-                listed = [quarantined(b, span.bronze) for b in bad if b is not None]
-                path = quarantine_path(span.silver, channel, lane, h)
-                held = [] if (channel, h) == (span.channel, hour) else read_quarantine(path)  # read in part only
-                still = [q for q in held if self.files.fingerprint(span.bronze / q.path) == q.fingerprint]
-                write_quarantine(path, {q.path: q for q in (*still, *listed)}.values())
-                found += listed
-        return tuple(sorted(found))
+                found[channel, h] = [quarantined(b, span.bronze) for b in bad if b is not None]
+        return found
+
+    def _quarantine(self, hour: int, bad: dict[tuple[str, int], list[Quarantined]]) -> None:
+        """Write down which files were left out, hour by hour."""
+        span = self.span
+        for (channel, h), listed in bad.items():
+            lane = span.lane if channel == span.channel else span.config.trades_lane(span.lane)
+            path = quarantine_path(span.silver, channel, lane, h)
+            held = [] if (channel, h) == (span.channel, hour) else read_quarantine(path)  # read in part only
+            still = [q for q in held if self.files.fingerprint(span.bronze / q.path) == q.fingerprint]
+            write_quarantine(path, {q.path: q for q in (*still, *listed)}.values())
 
     def _new_record(self, hour: int, **made: Any) -> Commit:
         span, graph = self.span, self.span.graph

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,23 @@ CHUNK_ROWS = 16_384
 group of the output, so that its columns are written without a copy."""
 
 
+class _Part(NamedTuple):
+    """Rows of an hour to be read, ``since`` <= capture_ts < ``until`` (us); ``first_row`` of them are there already."""
+
+    hour: int
+    since: int
+    until: int
+    first_row: int = 0
+
+
+class _End(NamedTuple):
+    """All of a part is read: what was counted, the trades that are remembered behind it, and the part read next."""
+
+    counted: Counted
+    repeats: RepeatedIds | None
+    then: _Part | None
+
+
 class LaneRun:
     """The state of one lane's computation. ``span`` may be replaced by one that lists more files."""
 
@@ -57,6 +75,9 @@ class LaneRun:
         self._feed: TradeFeed | None = None
         self._engine: Engine
         self._repeats: RepeatedIds | None = None
+        self._reading: Iterator[Rows | _End] = iter(())
+        self._next: _Part | None = None
+        """What ``_reading`` comes to next."""
         self._sampler: Sampler | None = None
         self.counted, self.quality = Counted(), self._new_quality()
 
@@ -76,14 +97,15 @@ class LaneRun:
         return sampled_schema(schema) if self.samples else schema
 
     def close(self) -> None:
-        """End the thread that reads trades ahead."""
+        """End the threads that read ahead."""
+        self._stop_reading()
         if self._feed is not None:
             self._trade_chunks.close()
             self._feed = None
 
     def update(self, span: Span) -> None:
         """Go on with a newer listing of the same lane."""
-        self.close()  # trades are read again from where they were handed over, from the files there are now
+        self.close()  # what is not handed over yet is read again, from the files there are now
         self.span = span
 
     def go_to(self, hour: int) -> int:
@@ -105,7 +127,7 @@ class LaneRun:
     def tables(self, hour: int, since: int, until: int, first_row: int) -> Iterator[pa.Table]:
         """The partition's rows with ``since`` <= capture_ts < ``until``; afterwards the position is ``until``."""
         span, extras, count = self.span, self._extras(hour), first_row
-        for rows in self._rows(span.channel, hour, since, until, first_row):
+        for rows in self._rows(_Part(hour, since, until, first_row)):
             values = self._push(rows)
             self.quality.add(rows, values.get("trade_age_s"))
             table = partition_table(self.graph, rows, values, span.lane, hour, count, extras)
@@ -131,7 +153,7 @@ class LaneRun:
         settings, since = self.graph.settings, rows_since(self.graph, hour)
         self._sampler = Sampler(settings, output_schema(self.graph)) if self.samples else None
         for before in inputs_of(self.graph, hour).own[:-1]:
-            for rows in self._rows(self.span.channel, before, since, (before + 1) * HOUR):
+            for rows in self._rows(_Part(before, max(since, before * HOUR), (before + 1) * HOUR), hour):
                 times = rows.arrays["capture_ts"]
                 seen = self.samples and times.size and times[-1] > hour * HOUR - settings.sample_reach_us
                 values = self._push(rows, emit=bool(seen))
@@ -196,28 +218,57 @@ class LaneRun:
         """The trades beside the book, from a time on to the end of the span."""
         repeats = RepeatedIds()
         hours = sorted(h for h in self.span.segments.get("trades", {}) if h >= since // HOUR)
-        return read_ahead(
-            rows for h in hours for rows in self._read("trades", h, since, (h + 1) * HOUR, Counted(), repeats)
-        )
+        parts = (_Part(h, since, (h + 1) * HOUR) for h in hours)
+        return read_ahead(rows for part in parts for rows in self._read("trades", part, Counted(), repeats))
 
-    def _rows(self, channel: str, hour: int, since: int, until: int, first_row: int = 0) -> Iterator[Rows]:
-        return read_ahead(self._read(channel, hour, since, until, self.counted, self._repeats, first_row))
+    def _rows(self, part: _Part, target: int | None = None) -> Iterator[Rows]:
+        """The lane's own rows; the thread that reads them goes on with the hours behind, up to ``target`` or the span's
+        end, and no call may come in between that reads other ones."""
+        if part != self._next:
+            self._stop_reading()
+            self._reading = read_ahead(self._parts(part, target), lambda item: isinstance(item, _End))
+        self._next = None
+        try:
+            for item in self._reading:
+                if isinstance(item, _End):
+                    self.counted.rows += item.counted.rows
+                    self.counted.duplicates += item.counted.duplicates
+                    self._repeats, self._next = item.repeats, item.then
+                    return
+                yield item
+                del item
+        finally:
+            if self._next is None:
+                self._stop_reading()
 
-    def _read(
-        self,
-        channel: str,
-        hour: int,
-        since: int,
-        until: int,
-        counted: Counted,
-        repeats: RepeatedIds | None,
-        first_row: int = 0,
-    ) -> Iterator[Rows]:
-        """Rows of an hour, ready for the engine, in chunks that are a partition's row groups after ``first_row``."""
-        segments = self.span.segments.get(channel, {}).get(hour, ())
+    def _stop_reading(self) -> None:
+        reading, self._reading, self._next = self._reading, iter(()), None
+        getattr(reading, "close", lambda: None)()
+
+    def _parts(self, part: _Part | None, target: int | None) -> Iterator[Rows | _End]:
+        """A part and those that follow, each with its end. Runs in a thread: the lane's own memory is not touched."""
+        repeats = self._repeats
+        while part is not None:
+            counted, repeats = Counted(), repeats and replace(repeats)
+            yield from self._read(self.span.channel, part, counted, repeats)
+            part = self._following(part, target)
+            yield _End(counted, repeats, part)
+
+    def _following(self, part: _Part, target: int | None) -> _Part | None:
+        """What is read after a part, if its hour was read to the end."""
+        hour = part.hour + 1
+        wanted = hour in self.span.hours or (target is not None and hour <= target)
+        if not wanted or part.until < hour * HOUR:
+            return None
+        return _Part(hour, hour * HOUR, self.span.cutoffs.get(hour, (hour + 1) * HOUR))
+
+    def _read(self, channel: str, part: _Part, counted: Counted, repeats: RepeatedIds | None) -> Iterator[Rows]:
+        """Rows ready for the engine, in chunks that are a partition's row groups after the first rows."""
+        segments = self.span.segments.get(channel, {}).get(part.hour, ())
+        self.files.look_at(segments)
         good = [i for i in map(self.files.inspect, segments) if i is not None]
-        tables = read_hour(good, counted, since, until, repeats)
-        for table in regroup(tables, first_row, CHUNK_ROWS):
+        tables = read_hour(good, counted, part.since, part.until, repeats)
+        for table in regroup(tables, part.first_row, CHUNK_ROWS):
             yield rows_of(channel, table, self.graph.settings)
 
     def _extras(self, hour: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,8 +19,13 @@ SHARDS = 256
 
 
 @contextmanager
-def partition_lock(root: Place, name: str, timeout: float = -1) -> Iterator[bool]:
+def partition_lock(
+    root: Place, name: str, timeout: float = -1, before_waiting: Callable[[], object] = lambda: None
+) -> Iterator[bool]:
     """Hold a partition of the tier ``root``; yields whether it had to be waited for.
+
+    ``before_waiting``: called where somebody holds it. Who holds another one lets go of it there: two that each wait
+    for what the other holds would wait for ever, and two partitions may share a lock.
 
     A bucket has no locks: runners of one user on one machine spare each other the work, those of several do it twice.
 
@@ -33,6 +38,7 @@ def partition_lock(root: Place, name: str, timeout: float = -1) -> Iterator[bool
         lock.acquire(timeout=0)
     except TimeoutError:
         waited = True
+        before_waiting()
         lock.acquire(timeout=timeout)
     try:
         yield waited

@@ -61,7 +61,7 @@ class Watcher:
         """Of the last cycle that did anything; of all of them with ``once``."""
 
     def stop(self) -> None:
-        """Ask it to end after the partition at hand."""
+        """Ask it to end after the partitions at hand: one is computed while one is written."""
         self._stop.set()
         self._wake.set()
 
@@ -204,7 +204,7 @@ class Watcher:
 
 @contextmanager
 def stopping_on_signals(watcher: Watcher):  # type: ignore[no-untyped-def]  # noqa: ANN201
-    """SIGTERM and SIGINT stop the watcher after its partition; a second one ends the process at once."""
+    """SIGTERM and SIGINT stop the watcher after the partitions at hand; a second one ends the process at once."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         if watcher._stop.is_set():

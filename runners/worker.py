@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import Timeout
 
+from tickstate.lake.behind import Behind
 from tickstate.lake.commit import Quarantined
 from tickstate.lake.errors import StoreError
 from tickstate.lake.names import Lane, time_name
@@ -44,14 +47,28 @@ class Changed(Exception):  # noqa: N818 - not an error: the plan is out of date
     """An input is no longer the one that was planned with."""
 
 
+class Unfinished(NamedTuple):
+    """A partition that is computed, and written and committed ``behind``; its lock is held until then."""
+
+    hour: int
+    rest: Future[list[Outcome]]
+    lock: ExitStack
+
+
 class Worker:
     """Computes and commits the partitions of one lane. The watcher keeps one a lane; a span's lives as long as it.
+
+    While one is written and committed (``Behind``), the next is computed already, unless it needs the record of the
+    one before (``_follows``). Outcomes come in the order of the hours all the same, in the thread that called ``run``,
+    and a fault of either partition is said in its own.
 
     ``span`` has ``root`` (the tier that is written), ``writes`` (the channel), ``lane`` and ``hours``.
     """
 
     def __init__(self, span: Any, files: Files, patience: float = -1) -> None:
         self.span, self.files, self._patience = span, files, patience
+        self._behind: Behind
+        self._unfinished: Unfinished | None = None
 
     def update(self, span: Any) -> None:
         """Go on with a newer plan for the same lane."""
@@ -70,28 +87,74 @@ class Worker:
     def run(
         self, report: Callable[[Outcome], None] | None = None, stopped: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
-        """All partitions of the span, in order, until ``stopped``."""
+        """All partitions of the span, in order, until ``stopped``: what is computed by then is committed."""
         found: list[Outcome] = []
-        for hour in self.span.hours:
-            if stopped():
-                break
-            blocked = self._blocked(found)
-            outcomes = self._outcomes(hour, error=blocked) if blocked else self._try(hour)
-            found += outcomes
+
+        def tell(outcomes: list[Outcome]) -> None:
+            found.extend(outcomes)
             for outcome in outcomes if report is not None else ():
                 report(outcome)
+
+        def settle() -> None:
+            last, self._unfinished = self._unfinished, None
+            if last is not None:
+                tell(self._end(last))
+
+        with self._working():
+            for hour in self.span.hours:
+                if stopped():
+                    break
+                if self._follows(hour):
+                    settle()
+                blocked = self._blocked(found)
+                tried = self._outcomes(hour, error=blocked) if blocked else self._try(hour, settle)
+                settle()
+                if isinstance(tried, Unfinished):
+                    self._unfinished = tried
+                else:
+                    tell(tried)
+            settle()
         return found
 
-    def _try(self, hour: int) -> list[Outcome]:
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Have the thread behind; what is with it is waited for, even where ``run`` is interrupted."""
         try:
-            with partition_lock(self.span.root, f"{self.span.writes}/{self.span.lane}/{hour}", self._patience):
-                return persistent(lambda: self._make(hour))
-        except Timeout:
+            with closing(Behind()) as self._behind:
+                yield
+        finally:
+            last, self._unfinished = self._unfinished, None
+            if last is not None:
+                last.lock.close()
+
+    def _try(self, hour: int, settle: Callable[[], None]) -> list[Outcome] | Unfinished:
+        """Make a partition; ``settle`` is called before its lock is waited for."""
+        name = f"{self.span.writes}/{self.span.lane}/{hour}"
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(partition_lock(self.span.root, name, self._patience, settle))
+                made = persistent(lambda: self._make(hour))
+            except Exception as error:
+                return self._said(hour, error)
+            if isinstance(made, list):
+                return made
+            return Unfinished(hour, self._behind.submit(made), stack.pop_all())
+
+    def _end(self, last: Unfinished) -> list[Outcome]:
+        """Wait for the rest of a partition."""
+        with last.lock:
+            try:
+                return last.rest.result()
+            except Exception as error:
+                return self._said(last.hour, error)
+
+    def _said(self, hour: int, error: Exception) -> list[Outcome]:
+        """An exception as outcomes: it is this partition's, and all else is done."""
+        if isinstance(error, Timeout):
             return self._outcomes(hour, busy=True)
-        except Changed:
+        if isinstance(error, Changed):
             return self._outcomes(hour, changed=True)
-        except Exception as error:  # this partition's fault: said in its outcome, and all else is done
-            return self._outcomes(hour, **self._fault(hour, error))
+        return self._outcomes(hour, **self._fault(hour, error))
 
     def _fault(self, hour: int, error: Exception) -> dict[str, Any]:
         """What an outcome says of an exception."""
@@ -113,8 +176,16 @@ class Worker:
         """Why the next partition cannot be tried after these outcomes."""
         return ""
 
-    def _make(self, hour: int) -> list[Outcome]:
-        """Compute and commit what ``hour`` stands for; nothing where another runner has done it."""
+    def _follows(self, hour: int) -> bool:
+        """Whether a partition reads what the one before it has committed."""
+        return False
+
+    def _make(self, hour: int) -> list[Outcome] | Callable[[], list[Outcome]]:
+        """Compute what ``hour`` stands for; nothing where another runner has done it.
+
+        Returns what became of it, or what is left to do: it is done in the thread ``self._behind``, the partition's
+        lock held, and must not touch what computing the next one changes.
+        """
         raise NotImplementedError
 
     def _has_changed(self, hour: int) -> bool:

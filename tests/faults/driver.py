@@ -4,14 +4,16 @@
 process. Batch workers import this module again, so that the hook is set in them as well; then the whole process
 group goes, as when the machine does.
 
-`driver.py serve FEATURE...` reads lines `LAKE STEP OCCURRENCE` and does each as a single run in a forked child, so
-that many points cost one start of Python; it answers with the child's exit code. With the step `record` nothing is
-killed, and each step is written to LAKE.steps.
+`driver.py serve FEATURE...` reads lines `LAKE STEP OCCURRENCE WRITING` and does each as a single run in a forked
+child, so that many points cost one start of Python; it answers with the child's exit code. With the step `record`
+nothing is killed, and each step is written to LAKE.steps. WRITING is `prompt`, or `late`: then the first hour's rows
+wait to be written until the second is computed, so that what is killed stands in both.
 """
 
 import os
 import signal
 import sys
+import threading
 
 from tickstate.lake import files
 
@@ -38,6 +40,22 @@ def record_to(path):
     files.hook = hook
 
 
+def write_late():
+    """Set a hook before the one there is: the thread that writes waits for the one that computes."""
+    hook, computed, further = files.hook, [], threading.Event()
+
+    def waits(name):
+        if name == "compute:chunk":
+            computed.append(name)
+            if len(computed) == 2:
+                further.set()
+        if name == "data:rows" and not further.wait(20):
+            os._exit(3)  # it never came that far: nothing overlaps
+        hook(name)
+
+    files.hook = waits
+
+
 def run(lake, runner, features):
     import tickstate
 
@@ -52,11 +70,13 @@ def serve(features):
     import tickstate.runners.run  # noqa: F401
 
     for line in sys.stdin:
-        lake, step, occurrence = line.split()
+        lake, step, occurrence, writing = line.split()
         child = os.fork()
         if not child:
             os.setsid()
             record_to(f"{lake}.steps") if step == "record" else kill_at(step, int(occurrence))
+            if writing == "late":
+                write_late()
             os._exit(run(lake, "single", features))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 

@@ -109,11 +109,15 @@ class Driver:
         command = [sys.executable, DRIVER, "serve", *FEATURES]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def single(self, lake: Path, step: str, occurrence: int = 0) -> int:
+    def single(self, lake: Path, step: str, occurrence: int = 0, writing: str = "prompt") -> int:
         """A single run in a process of its own; returns its exit code, minus the signal that killed it."""
-        self._process.stdin.write(f"{lake} {step} {occurrence}\n")
+        self._process.stdin.write(f"{lake} {step} {occurrence} {writing}\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
+
+    def late(self, lake: Path, step: str, occurrence: int = 0) -> int:
+        """A single run whose first hour is written when its second is computed."""
+        return self.single(lake, step, occurrence, "late")
 
     def batch(self, lake: Path, step: str, occurrence: int) -> int:
         """A batch run in a process group of its own."""
@@ -134,10 +138,10 @@ def driver():
     found.close()
 
 
-def points(world: World, driver: Driver, name: str, fresh: bool) -> list[tuple[str, int]]:
+def points(world: World, run: Callable[..., int], name: str, fresh: bool) -> list[tuple[str, int]]:
     """Every step that a run goes through, as (name, occurrence)."""
     lake = world.lake(name, fresh)
-    assert driver.single(lake, "record") == 1, "1: the broken file"
+    assert run(lake, "record") == 1, "1: the broken file"
     assert bronze.tree(lake / "silver") == world.new
     count: Counter[str] = Counter()
     found = []
@@ -202,15 +206,25 @@ STEPS = {
 
 def test_killed_at_every_step_while_rewriting(world, driver, capsys):
     """Every occurrence of every step of a run that replaces two partitions."""
-    found = points(world, driver, "rewrite", fresh=False)
+    found = points(world, driver.single, "rewrite", fresh=False)
     assert {step for step, _ in found} >= STEPS
     assert max(k for _, k in found) >= 2
     crash_each(world, False, found, driver.single, capsys)
 
 
+def test_killed_at_every_step_while_two_are_under_way(world, driver, capsys):
+    """The same where each step of the first hour's commit comes after the second is computed."""
+    found = points(world, driver.late, "late", fresh=False)
+    assert {step for step, _ in found} >= STEPS
+    assert found.index(("compute:chunk", 2)) < found.index(("data:rows", 1))
+    assert found.index(("data:begin", 2)) < found.index(("data:rows", 1))
+    assert found.index(("commit:durable", 1)) < found.index(("data:written", 2)), "one after the other"
+    crash_each(world, False, found, driver.late, capsys)
+
+
 def test_killed_at_every_step_of_a_first_run(world, driver, capsys):
     """No output yet: the first occurrence of each."""
-    found = [point for point in points(world, driver, "first", fresh=True) if point[1] == 1]
+    found = [point for point in points(world, driver.single, "first", fresh=True) if point[1] == 1]
     crash_each(world, True, found, driver.single, capsys)
 
 

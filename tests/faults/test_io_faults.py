@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 import shutil
+import threading
 
 import bronze
 import filelock
@@ -28,6 +29,7 @@ class Disk:
 
     def __init__(self, patch, code):
         self.count, self.fail_at, self.code, self.failed = 0, 0, code, ""
+        self._lock = threading.Lock()
         wrapped = [
             (os, "replace"), (os, "fsync"), (pathlib.Path, "mkdir"), (pathlib.Path, "write_bytes"),
             (pq.ParquetWriter, "__init__"), (pq.ParquetWriter, "write_table"), (pq.ParquetWriter, "close"),
@@ -39,8 +41,10 @@ class Disk:
     def _counting(self, real, name):
         def wrapper(*args, **kwargs):
             if self.fail_at:
-                self.count += 1
-                if self.count == self.fail_at:
+                with self._lock:  # a worker writes from two threads
+                    self.count += 1
+                    fails = self.count == self.fail_at
+                if fails:
                     self.failed = name
                     if name.endswith("write_bytes"):
                         real(args[0], args[1][: len(args[1]) // 2])  # half of it goes to the disk

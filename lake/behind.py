@@ -1,0 +1,38 @@
+"""What comes after computing, in a thread of its own: a partition is encoded and committed while the next is computed.
+
+Three threads share a lane's work, each a step behind the other: one reads (``runners/ahead.py``), the worker's own
+computes, and this one does all that the computed rows still need: encoding, footer, fsync, replace, commit record. What
+it is given it does in the order it was given, so that the partitions of a lane are committed one after the other, each
+record behind its data, as if there was no thread; only what is computed meanwhile is further on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Behind:
+    """One thread, one act at a time. Who gives it one waits until the one before is done.
+
+    So that beside the rows that are computed, those of one row group are held, and one partition is unfinished.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "tickstate-write")
+        self._last: Future[object] | None = None
+
+    def submit(self, act: Callable[[], T]) -> Future[T]:
+        """Have something done. Its errors are its future's alone: what comes after is done all the same."""
+        before, found = self._last, self._thread.submit(act)
+        self._last = found
+        if before is not None:
+            wait((before,))
+        return found
+
+    def close(self) -> None:
+        """Wait until all is done, and end the thread."""
+        self._thread.shutdown()
