@@ -29,16 +29,15 @@ class ContentHash:
 
     def update(self, table: pa.Table) -> None:
         """Add the next rows."""
-        for name, column in zip(table.column_names, table.columns, strict=True) if table.num_rows else ():
-            own = self._hashes[name]
-            if name in PARTITION_COLUMNS:
-                if self._rows == 0:
-                    own.values.update(str(column[0]).encode())
-                continue
-            row = self._rows
-            for chunk in column.chunks:
-                own.update(chunk, row)
-                row += len(chunk)
+        for name, column in zip(table.column_names, table.itercolumns(), strict=True) if table.num_rows else ():
+            own, row = self._hashes[name], self._rows
+            if name not in PARTITION_COLUMNS:
+                for i in range(column.num_chunks):
+                    chunk = column.chunk(i)
+                    own.update(chunk, row)
+                    row += len(chunk)
+            elif not row:
+                own.values.update(str(column[0]).encode())
         self._rows += table.num_rows
 
     def hexdigest(self) -> str:
