@@ -236,6 +236,18 @@ class Param:
 
 
 @dataclass(frozen=True)
+class Fusion:
+    """A kernel that computes several features in one call, with the bits of each alone: where all are wanted.
+
+    They read bronze alone, look back on nothing and carry nothing. The kernel gets each of their inputs once, in the
+    order in which they name them, ``start``, the parameters of one after the other, and ``out`` with their columns.
+    """
+
+    kernel: Kernel
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Feature:
     """A family of columns. Subclass it, declare, register; instances are frozen and hashable.
 
@@ -264,6 +276,8 @@ class Feature:
     """Features of the same kernel, clock, lookback and first argument that one call may compute: (clock, x) are then
     its inputs, and a call is given as many ``x``, the first repeated for those that are not there; further arguments
     are tuples of one value a feature."""
+    fusion: ClassVar[Fusion | None] = None
+    """What computes it together with others of other kernels."""
     examples: ClassVar[Mapping[str, Any]] = {}
     waivers: ClassVar[Mapping[str, str]] = {}
     reference: ClassVar[Callable[..., Mapping[str, list[Any]]] | None] = None

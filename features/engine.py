@@ -154,7 +154,7 @@ class Engine:
         memory = self._memories[key]
         start, inputs = chunk.inputs(batch, bool(memory))
         out = _room.empty(len(batch.names), chunk.valid)
-        feature.kernel(*inputs, start, *self._carried.get(feature.name, ()), *memory, *batch.call, out)
+        batch.kernel(*inputs, start, *self._carried.get(feature.name, ()), *memory, *batch.call, out)
         validity = np.empty((out.shape[0], (out.shape[1] + 7) // 8), np.uint8)
         nulls = np.empty(out.shape[0], np.int64)
         column_kernels.finish_columns(out, validity, nulls)

@@ -9,8 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from tickstate.features.base import JOINED, SECOND, SOURCES, Column, Feature, FeatureError, Lookback, Settings, near
+from tickstate.features.base import (
+    JOINED,
+    SECOND,
+    SOURCES,
+    Column,
+    Feature,
+    FeatureError,
+    Fusion,
+    Lookback,
+    Settings,
+    near,
+)
 from tickstate.features.registry import BUILT_IN, Registry, default_registry
+from tickstate.kernels._jit import Kernel
 
 DAY = 86_400 * SECOND
 KEYS_GROUP = "keys"
@@ -33,14 +45,22 @@ class Tail:
 
 @dataclass(frozen=True)
 class Batch:
-    """Features that one call of their kernel computes together; most are alone (``Feature.joint``)."""
+    """Features that one call of a kernel computes together (``Feature.joint``, ``Feature.fusion``); most are alone."""
 
     features: tuple[Feature, ...]
+    fusion: Fusion | None = None
+
+    @property
+    def kernel(self) -> Kernel:
+        """What computes them."""
+        return self.features[0].kernel if self.fusion is None else self.fusion.kernel
 
     @cached_property
     def inputs(self) -> tuple[str, ...]:
         """Names of the arrays that the kernel is given."""
         first = self.features[0]
+        if self.fusion is not None:
+            return tuple(dict.fromkeys(name for f in self.features for name in f.inputs))
         if first.joint == 1:
             return first.inputs
         columns = [f.inputs[1] for f in self.features]
@@ -65,6 +85,8 @@ class Batch:
     def call(self) -> tuple[Any, ...]:
         """The kernel's parameters."""
         calls = [f.call for f in self.features]
+        if self.fusion is not None:
+            return tuple(value for call in calls for value in call)
         if len(calls) == 1:
             return calls[0]
         joined = [np.concatenate(own) for own in zip(*(c[1:] for c in calls), strict=True)]
@@ -96,7 +118,12 @@ class Graph:
         """The features as they are computed: inputs first, those together that may be."""
         found: list[Batch] = []
         waiting: dict[tuple[Any, ...], list[Feature]] = {}
+        fused = {fusion: self._fused(fusion) for fusion in {f.fusion for f in self.features} if fusion is not None}
         for feature in self.features:
+            if feature.fusion is not None and feature in fused[feature.fusion]:
+                if feature is fused[feature.fusion][0]:
+                    found.append(Batch(fused[feature.fusion], feature.fusion))
+                continue
             for key, group in list(waiting.items()):
                 if any(name in feature.inputs for f in group for name in f.names):
                     found.append(Batch(tuple(waiting.pop(key))))
@@ -108,6 +135,11 @@ class Graph:
             if len(waiting[key]) == feature.joint:
                 found.append(Batch(tuple(waiting.pop(key))))
         return (*found, *(Batch(tuple(group)) for group in waiting.values()))
+
+    def _fused(self, fusion: Fusion) -> tuple[Feature, ...]:
+        """The features of a fusion, none unless all are here."""
+        here = {f.name: f for f in self.features if f.fusion is fusion}
+        return tuple(here[name] for name in fusion.names) if here.keys() == set(fusion.names) else ()
 
     @cached_property
     def producers(self) -> dict[str, Feature]:

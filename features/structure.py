@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from tickstate.features.base import Column, Feature, Param
-from tickstate.kernels import levels, structure
+from tickstate.features.base import Column, Feature, Fusion, Param
+from tickstate.kernels import levels, structure, whole
 
 TOUCH = ("bid_price", "bid_size", "ask_price", "ask_size")
+WHOLE = Fusion(
+    whole.whole_book,
+    ("depth_imbalance", "depth_bands", "book_vwap", "smart_depth", "book_slope", "center_of_gravity", "book_shape"),
+)
 
 
 class BookLevels(Feature):
@@ -47,6 +51,7 @@ class DepthImbalance(Feature):
     """Depth of both sides and its imbalance, near the touch and over all levels."""
 
     name, group = "depth_imbalance", "structure"
+    fusion = WHOLE
     inputs = ("bid_size", "ask_size")
     params = {"levels": Param((1, 3, 5, 10), "numbers of levels", "levels", minimum=1, ascending=True)}
     kernel = structure.depth_imbalance
@@ -71,6 +76,7 @@ class DepthBands(Feature):
     """Depth by distance from the mid, in basis points."""
 
     name, group = "depth_bands", "structure"
+    fusion = WHOLE
     inputs = TOUCH
     params = {
         "edges": Param(
@@ -110,6 +116,7 @@ class BookVwap(Feature):
     """Volume-weighted prices of the first five levels a side."""
 
     name, group = "book_vwap", "structure"
+    fusion = WHOLE
     inputs = TOUCH
     outputs = (
         Column("vwap_bid_5", "quote", "sum(price * size) / sum(size) over the first 5 present bid levels"),
@@ -123,6 +130,7 @@ class SmartDepth(Feature):
     """Depth discounted exponentially by its distance from the mid."""
 
     name, group, version = "smart_depth", "structure", 2
+    fusion = WHOLE
     inputs = TOUCH
     params = {"decay_bps": Param(2.0, "distance over which depth loses a factor e", "bps", above=0.0)}
     outputs = (
@@ -140,6 +148,7 @@ class BookSlope(Feature):
     """How fast depth builds up away from the touch."""
 
     name, group = "book_slope", "structure"
+    fusion = WHOLE
     inputs = (*TOUCH, "bid_levels", "ask_levels")
     outputs = (
         Column("bid_slope_simple", "quote/lot", "abs(b_0 - b_4) / (sum of the first 5 bid sizes)", "below 5 levels"),
@@ -154,6 +163,7 @@ class CenterOfGravity(Feature):
     """Where the mass of the book lies."""
 
     name, group = "center_of_gravity", "structure"
+    fusion = WHOLE
     inputs = TOUCH
     outputs = (
         Column("center_of_gravity", "quote", "sum(price * size) / sum(size), both sides"),
@@ -166,6 +176,7 @@ class BookShape(Feature):
     """Decay of sizes with depth, their concentration, and the spread's price in depth."""
 
     name, group = "book_shape", "structure"
+    fusion = WHOLE
     inputs = TOUCH
     outputs = (
         Column("bid_depth_decay_5", "1", "q_4 / q_0", "below 5 levels"),

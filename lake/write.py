@@ -23,9 +23,6 @@ from tickstate.lake.files import replacing, step
 from tickstate.lake.store import Place, reading
 
 ROW_GROUP_ROWS = 65_536
-STEP_ROWS = 1_024
-"""Rows after which the encoder looks whether a page is full: where chunks are whole numbers of them, pages do not
-depend on the chunks."""
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
@@ -39,7 +36,7 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
     return {
         "version": "2.6", "compression": "zstd", "compression_level": 1,
         "use_dictionary": texts or False, "write_statistics": filtered or False,
-        "write_page_checksum": True, "data_page_version": "1.0", "write_batch_size": STEP_ROWS,
+        "write_page_checksum": True, "data_page_version": "1.0",
     }  # fmt: skip
 
 
@@ -62,7 +59,7 @@ class PartitionWriter:
 
     def write(self, table: pa.Table) -> None:
         """Add rows; whole row groups are written at once."""
-        self._content.update(table)  # here and not where they are encoded, since they are still in the cache
+        self._content.update(table)  # not where they are encoded, which takes the longest as it is
         self._waiting.append(table)
         self._count += table.num_rows
         self.rows += table.num_rows
@@ -108,20 +105,13 @@ class PartitionWriter:
 
 
 def _whole(group: pa.Table) -> pa.Table:
-    """A table whose pages do not show how rows came: chunks that would are joined into one."""
-    odd = {name: column for name, column in zip(group.column_names, group.columns, strict=True) if not _is_even(column)}
-    if not odd:
+    """A table with one chunk a column: pages must not depend on how rows came."""
+    if all(column.num_chunks == 1 for column in group.itercolumns()):
         return group
-    wide = [name for name, column in odd.items() if column.type in _WIDE]
+    wide = [f.name for f in group.schema if f.type in _WIDE and group.column(f.name).num_chunks > 1]
     block = _room.empty(len(wide), group.num_rows)
-    joined = {name: _joined(odd[name], values) for name, values in zip(wide, block, strict=True)}
-    joined.update({name: one_chunk(column) for name, column in odd.items() if name not in joined})
-    return pa.table([joined.get(name, group.column(name)) for name in group.column_names], schema=group.schema)
-
-
-def _is_even(column: pa.ChunkedArray) -> bool:
-    """Whether every chunk but the last is a whole number of steps."""
-    return column.num_chunks < 2 or not any(len(chunk) % STEP_ROWS for chunk in column.chunks[:-1])
+    copied = {name: _joined(group.column(name), values) for name, values in zip(wide, block, strict=True)}
+    return pa.table([copied.get(f.name) or one_chunk(group.column(f.name)) for f in group.schema], schema=group.schema)
 
 
 _WIDE = (pa.float64(), pa.int64(), pa.timestamp("us", tz="UTC"))

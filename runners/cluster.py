@@ -147,7 +147,7 @@ class DaskPool(Pool):
 
     def prepare(self, work: Work, observer: Teller) -> None:
         """Compare every worker with this process, and compile once a machine what is not compiled there."""
-        ours = [f.kernel for graph in environment.graphs() for f in graph.features]
+        ours = [batch.kernel for graph in environment.graphs() for batch in graph.batches]
         _jit.prepare(ours, observer.compiling)
         kernels = sorted({f"{k.__module__}:{k.__name__}" for k in (*work.kernels, *ours)})
         versions = environment.describe(work.packages)

@@ -32,15 +32,16 @@ from tickstate.lake.segment import Files
 from tickstate.lake.state import BadState
 from tickstate.lake.stream import Counted, read_hour, regroup
 from tickstate.lake.tape import REPEAT_WINDOW, RepeatedIds, TapeRows
+from tickstate.lake.write import ROW_GROUP_ROWS
 from tickstate.runners.ahead import read_ahead
 from tickstate.runners.assemble import partition_table, push_joined, rows_of, sampled_table
 from tickstate.runners.plan import Span, inputs_of, rows_since, settings_of, trades_since
 from tickstate.runners.quality import Quality
 from tickstate.runners.reasons import plain
 
-CHUNK_ROWS = 16_384
-"""Rows of an hour that are computed at once: few enough for the processor's cache, and a whole number of them is a row
-group of the output, so that its columns are written without a copy."""
+CHUNK_ROWS = ROW_GROUP_ROWS
+"""Rows of an hour that are computed at once: those of a row group, so that its columns are written without a copy.
+Kernels that gain from the processor's cache go through them in smaller blocks."""
 
 
 class _Part(NamedTuple):

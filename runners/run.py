@@ -343,7 +343,7 @@ def kernels_of(spans: list[AnySpan]) -> list[_jit.Kernel]:
             k for m in (book, columns, order) for k in vars(m).values() if isinstance(k, _jit.Kernel) and k.typed
         }
         needed.add(tape.tape_totals)
-    needed.update(f.kernel for span in spans for f in _features_of(span))
+    needed.update(user.kernel for span in spans for user in _users_of(span))
     return sorted(needed, key=lambda k: (k.__module__, k.__name__))
 
 
@@ -352,6 +352,10 @@ def packages_of(spans: list[AnySpan]) -> list[str]:
     registry = default_registry()
     found = {registry.package_of(kind) for kind in {type(f) for span in spans for f in _features_of(span)}}
     return sorted(found - {"", BUILT_IN})
+
+
+def _users_of(span: AnySpan) -> Iterable[Any]:
+    return span.work().graph.batches if isinstance(span, Span) else _features_of(span)
 
 
 def _features_of(span: AnySpan) -> Iterable[Any]:

@@ -51,7 +51,7 @@ def call(batch, found, start, end, memory):
     known = int(np.searchsorted(found[f"{JOINED}capture_ts"], now, side="right"))
     inputs = [found[name][: known if name.startswith(JOINED) else end] for name in batch.inputs]
     out = np.empty((len(batch.names), end - start))
-    batch.features[0].kernel(*inputs, start, *memory, *batch.call, out)
+    batch.kernel(*inputs, start, *memory, *batch.call, out)
     return out
 
 
@@ -99,7 +99,7 @@ def test_nulls_in_the_blocks_behind_a_call():
 def test_features_that_are_computed_together():
     graph = build_graph("orderbook")
     together = [batch.names for batch in graph.batches if len(batch.features) > 1]
-    assert sorted(len(names) for names in together) == [6, 20]
+    assert sorted(len(names) for names in together) == [6, 20, 47]
     assert sorted(f.name for b in graph.batches for f in b.features) == sorted(f.name for f in graph.features)
     seen: set[str] = set()
     for batch in graph.batches:

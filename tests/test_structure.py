@@ -8,9 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from lakes import MIDNIGHT, book_table, books, snapshot
 
 import tickstate
+from tickstate.features.base import Settings
+from tickstate.features.checking_data import make_lane, run_lane
+from tickstate.features.graph import build_graph
+from tickstate.features.structure import WHOLE
+from tickstate.kernels._jit import interpreted
 from tickstate.kernels.book import FLAGS
 from tickstate.lake.book import book_rows
 
@@ -260,3 +266,19 @@ def test_a_book_of_very_many_levels():
     assert found.arrays["bid_price"][:, found.lead :].T.tolist() == [[1e4 - i for i in range(4)]] * 2
     assert found.arrays["bid_levels"].tolist() == [4, 4]
     assert np.isnan(found.arrays["ask_size"][3, found.lead :]).all()
+
+
+@given(seed=st.integers(0, 99), size=st.integers(1, 1300), depth=st.sampled_from((1, 4, 20)))
+@settings(max_examples=4 if interpreted() else 25, deadline=None)
+def test_all_in_one_call_are_the_bits_of_each_alone(seed, size, depth):
+    """``whole_book``, over its blocks and their ends; with one column less they are computed apart."""
+    names, lane = WHOLE.names, make_lane("orderbook", 40 if interpreted() else size, seed, gaps=0.05).shallow(depth)
+    params = {"depth_imbalance": {"levels": (2, 3)}, "depth_bands": {"edges": (1, 3, 40)}}
+    whole = build_graph("orderbook", names, params=params, settings=Settings(depth=depth))
+    assert [b.kernel for b in whole.batches if b.fusion] == [WHOLE.kernel]
+    found = run_lane(whole, lane)
+    for name in names:
+        alone = build_graph("orderbook", [name], params=params, settings=Settings(depth=depth))
+        assert not any(b.fusion for b in alone.batches)
+        for column, values in run_lane(alone, lane).items():
+            np.testing.assert_array_equal(found[column], values, err_msg=column)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from tickstate.lake import files, write
 from tickstate.lake.content import ContentHash, hash_file
-from tickstate.lake.write import writer_options, writing
+from tickstate.lake.write import writing
 
 ROWS = 1000
 
@@ -84,22 +84,6 @@ def test_any_chunks_any_group(tmp_path_factory, cuts, group):
     metadata = pq.read_metadata(place / "b.parquet")
     groups = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     assert groups == [group] * (200 // group) + ([200 % group] if 200 % group else [])
-
-
-@settings(max_examples=15, deadline=None)
-@given(cuts=st.lists(st.integers(0, 12), max_size=6))
-def test_chunks_of_whole_steps_are_written_as_they_are(tmp_path_factory, cuts):
-    """What is not joined into one chunk gives the same pages as well: here several of each column."""
-    place = tmp_path_factory.mktemp("w")
-    table = pa.concat_tables([sample(1_000, seed) for seed in range(13)]).combine_chunks()
-    edges = sorted({0, table.num_rows, *(1_024 * c for c in cuts)})
-    parts = pa.concat_tables([table.slice(a, b - a) for a, b in pairwise(edges)])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "writer_options", lambda schema: {**writer_options(schema), "data_page_size": 8_192})
-        patch.setattr(write, "_joined", None)  # nothing is copied
-        hashes = [write_table(place / "a.parquet", table), write_table(place / "b.parquet", parts)]
-    assert hashes[0] == hashes[1]
-    assert (place / "a.parquet").read_bytes() == (place / "b.parquet").read_bytes()
 
 
 def test_pieces_of_arrow_arrays_and_dictionaries_do_not_show(tmp_path, small_groups):
