@@ -15,23 +15,34 @@ from textwrap import indent
 import bronze
 
 KILL_AT = """
-import os, signal
+import os, signal, threading
 from tickstate.lake import files, write
 
+at = threading.local()  # an hour is written while the next is begun: each thread is at a path of its own
+replacing, begin, encode = files.replacing, write.PartitionWriter.__init__, write.PartitionWriter._encode
+
 def hook(name):
-    if name == {step!r} and armed[0]:
+    if name == {step!r} and {keyword!r} in getattr(at, "path", ""):
         try:
             {flag}
         except FileExistsError:
             return
         os.kill({victim}, signal.SIGKILL)
 
-armed, plain = [False], files.replacing
-def replacing(path, label, *others):
-    armed[0] = {keyword!r} in str(path)
-    return plain(path, label, *others)
+def replacing_known(path, *others):
+    at.path = str(path)
+    return replacing(path, *others)
 
-files.replacing = write.replacing = replacing
+def begin_known(writer, path, *others):
+    writer.path = str(path)
+    begin(writer, path, *others)
+
+def encode_known(writer, group):
+    at.path = writer.path
+    encode(writer, group)
+
+files.replacing = write.replacing = replacing_known
+write.PartitionWriter.__init__, write.PartitionWriter._encode = begin_known, encode_known
 files.hook = hook
 """
 
