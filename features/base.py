@@ -256,6 +256,9 @@ class Feature:
     call, or None), ``kernel``, ``source`` (the paper and section), ``default`` (False: only when selected).
     Override ``columns``, ``lookback`` or ``arguments`` where they depend on parameters or settings.
 
+    The kernel fills ``out[., i - start]`` for the rows i from ``start`` on. What stands before them is the history that
+    it asked for; beside levels (l, n) there is room for a row of it even where it asked for none.
+
     For ``check_feature``: ``examples`` (parameters with which a few hundred rows show values), ``waivers`` (a reason
     for each check that does not apply) and a ``reference``.
     """

@@ -138,7 +138,7 @@ class Graph:
 
     def _fused(self, fusion: Fusion) -> tuple[Feature, ...]:
         """The features of a fusion, none unless all are here."""
-        here = {f.name: f for f in self.features if f.fusion is fusion}
+        here = {f.name: f for f in self.features if f.fusion is fusion and f.name in fusion.names}
         return tuple(here[name] for name in fusion.names) if here.keys() == set(fusion.names) else ()
 
     @cached_property

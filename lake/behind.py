@@ -10,28 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
 class Behind:
-    """One thread, one act at a time. Who gives it one waits until the one before is done.
+    """One thread, one act at a time. Who gives it one waits then until the one before is done (``catch_up``).
 
     So that beside the rows that are computed, those of one row group are held, and one partition is unfinished.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "tickstate-write")
-        self._last: Future[object] | None = None
+        self._before: Future[Any] | None = None
+        self._last: Future[Any] | None = None
 
     def submit(self, act: Callable[[], T]) -> Future[T]:
         """Have something done. Its errors are its future's alone: what comes after is done all the same."""
-        before, found = self._last, self._thread.submit(act)
-        self._last = found
-        if before is not None:
-            wait((before,))
+        found = self._thread.submit(act)
+        self._before, self._last = self._last, found
         return found
+
+    def catch_up(self) -> None:
+        """Wait until all but the last act is done."""
+        if self._before is not None:
+            wait((self._before,))
 
     def close(self) -> None:
         """Wait until all is done, and end the thread."""

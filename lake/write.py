@@ -93,11 +93,12 @@ class PartitionWriter:
     def _flush(self, group: pa.Table) -> None:
         self._settle()
         self._pending = self._behind.submit(partial(self._encode, group))
+        self._behind.catch_up()
 
     def _settle(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def _encode(self, group: pa.Table) -> None:
         self._file.write_table(_whole(group), row_group_size=ROW_GROUP_ROWS)

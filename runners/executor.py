@@ -143,10 +143,10 @@ class SilverWorker(Worker):
             if since > hour * HOUR:
                 for batch in read_rows(path):
                     writer.write(batch)
-            found = lane.tables(hour, since, end, writer.rows)
-            for table in self._joined(hour, schema, found) if span.kept else found:
-                writer.write(table)
-                del table  # the writer alone holds it now
+            with closing(lane.tables(hour, since, end, writer.rows)) as found:
+                for table in self._joined(hour, schema, found) if span.kept else found:
+                    writer.write(table)
+                    del table  # the writer alone holds it now
             bad = self._bad_files(hour)
             chain = {name: Link(began[name], ended) for name, ended in self._chain_state().items()}
             made = {

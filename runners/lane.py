@@ -26,7 +26,7 @@ from tickstate.kernels._jit import source_digest
 from tickstate.lake.feed import TradeFeed
 from tickstate.lake.files import step
 from tickstate.lake.listing import Segment
-from tickstate.lake.names import HOUR
+from tickstate.lake.names import HOUR, hour_name
 from tickstate.lake.schema import BRONZE
 from tickstate.lake.segment import Files
 from tickstate.lake.state import BadState
@@ -228,9 +228,9 @@ class LaneRun:
         if part != self._next:
             self._stop_reading()
             self._reading = read_ahead(self._parts(part, target), lambda item: isinstance(item, _End))
-        self._next = None
+        self._next, reading = None, self._reading
         try:
-            for item in self._reading:
+            for item in reading:
                 if isinstance(item, _End):
                     self.counted.rows += item.counted.rows
                     self.counted.duplicates += item.counted.duplicates
@@ -238,8 +238,9 @@ class LaneRun:
                     return
                 yield item
                 del item
+            raise RuntimeError(f"reading ended before {hour_name(part.hour)} did")  # never a part of an hour for the whole
         finally:
-            if self._next is None:
+            if self._next is None and self._reading is reading:  # one let go of late has no say in what is read by then
                 self._stop_reading()
 
     def _stop_reading(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -89,16 +89,22 @@ class Worker:
     ) -> list[Outcome]:
         """All partitions of the span, in order, until ``stopped``: what is computed by then is committed."""
         found: list[Outcome] = []
+        ended: list[Outcome] = []
 
         def tell(outcomes: list[Outcome]) -> None:
             found.extend(outcomes)
             for outcome in outcomes if report is not None else ():
                 report(outcome)
 
-        def settle() -> None:
-            last, self._unfinished = self._unfinished, None
+        def end(now: Unfinished | None = None) -> None:
+            last, self._unfinished = self._unfinished, now
             if last is not None:
-                tell(self._end(last))
+                ended.extend(self._end(last))
+
+        def settle(now: Unfinished | None = None) -> None:
+            end(now)
+            while ended:
+                tell([ended.pop(0)])
 
         with self._working():
             for hour in self.span.hours:
@@ -107,11 +113,11 @@ class Worker:
                 if self._follows(hour):
                     settle()
                 blocked = self._blocked(found)
-                tried = self._outcomes(hour, error=blocked) if blocked else self._try(hour, settle)
-                settle()
+                tried = self._outcomes(hour, error=blocked) if blocked else self._try(hour, end)
                 if isinstance(tried, Unfinished):
-                    self._unfinished = tried
+                    settle(tried)
                 else:
+                    settle()
                     tell(tried)
             settle()
         return found
@@ -127,18 +133,19 @@ class Worker:
             if last is not None:
                 last.lock.close()
 
-    def _try(self, hour: int, settle: Callable[[], None]) -> list[Outcome] | Unfinished:
-        """Make a partition; ``settle`` is called before its lock is waited for."""
+    def _try(self, hour: int, end: Callable[[], None]) -> list[Outcome] | Unfinished:
+        """Make a partition; ``end`` is called before its lock is waited for."""
         name = f"{self.span.writes}/{self.span.lane}/{hour}"
         with ExitStack() as stack:
             try:
-                stack.enter_context(partition_lock(self.span.root, name, self._patience, settle))
+                stack.enter_context(partition_lock(self.span.root, name, self._patience, end))
                 made = persistent(lambda: self._make(hour))
+                if isinstance(made, list):
+                    return made
+                rest = self._behind.submit(made)
             except Exception as error:
                 return self._said(hour, error)
-            if isinstance(made, list):
-                return made
-            return Unfinished(hour, self._behind.submit(made), stack.pop_all())
+            return Unfinished(hour, rest, stack.pop_all())
 
     def _end(self, last: Unfinished) -> list[Outcome]:
         """Wait for the rest of a partition."""
@@ -147,6 +154,9 @@ class Worker:
                 return last.rest.result()
             except Exception as error:
                 return self._said(last.hour, error)
+            except BaseException:
+                wait((last.rest,))  # interrupted: what is under way is committed, and locked until then
+                raise
 
     def _said(self, hour: int, error: Exception) -> list[Outcome]:
         """An exception as outcomes: it is this partition's, and all else is done."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
 import time
@@ -17,7 +18,7 @@ from bronze import ALPHA, CHEAP, HOURS
 from faults.delivery import FAR, FIRST, differences, tree
 from lakes import HOUR, SECOND
 
-from tickstate.lake import files
+from tickstate.lake import files, write
 from tickstate.lake.behind import Behind
 from tickstate.lake.segment import Files
 from tickstate.runners import executor, lane
@@ -51,6 +52,35 @@ def clean(lake, features=CHEAP):
     for span in make_plan(selection).spans(1):
         executor.execute(span)
     return tree(lake.parent / "clean")
+
+
+def test_a_failed_hour_takes_no_row_of_the_next(tmp_path, hook, monkeypatch):
+    """Its disk is full at the first of several row groups; what is left of it is let go of while the next is computed."""
+    monkeypatch.setattr(write, "ROW_GROUP_ROWS", 10)
+    monkeypatch.setattr(lane, "CHUNK_ROWS", 10)
+    lake, steps = bronze.make_lake(tmp_path / "lake", [ALPHA], hours=3, rows=60), []
+
+    def full(name):
+        steps.append(name)
+        if name == "data:rows" and steps.count(name) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if name == "compute:chunk" and "data:rows" in steps:
+            gc.collect()
+
+    hook(full)
+    outcomes = executor.execute(span_of(lake))
+    assert [bool(o.error) for o in outcomes] == [True, False, False]
+    assert [o.counters["rows"] for o in outcomes[1:]] == [60, 60]
+    hook(lambda name: None)
+    assert [o.error for o in executor.execute(span_of(lake))] == [""]
+    assert not differences(tree(lake / "silver"), clean(lake))
+
+
+def test_reading_that_ends_early_is_an_error(lake, monkeypatch):
+    """Whatever ends it: an hour is never committed with a part of its rows."""
+    monkeypatch.setattr(lane, "read_ahead", lambda items, is_mark: iter(()))
+    assert {"ended before" in o.error for o in executor.execute(span_of(lake))} == {True}
+    assert not bronze.parquet(lake / "silver")
 
 
 class Late:
@@ -263,6 +293,7 @@ def test_behind_holds_one_act_beside_the_one_that_runs():
     one = behind.submit(first)
     threading.Timer(0.1, go.set).start()
     two = behind.submit(lambda: done.append("second"))
+    behind.catch_up()
     assert done[0] == "first"
     behind.close()
     assert done == ["first", "second"]
