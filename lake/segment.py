@@ -157,7 +157,7 @@ class Files:
         """Drop what is known of files that are no longer listed."""
         listed = set(segments)
         for known in (self._inspected, self._digests):
-            for segment in set(list(known)) - listed:  # a list at once: a thread may still be reading ahead
+            for segment in [s for s in tuple(known) if s not in listed]:  # a thread may still be reading ahead
                 del known[segment]
 
 

@@ -238,7 +238,9 @@ class LaneRun:
                     return
                 yield item
                 del item
-            raise RuntimeError(f"reading ended before {hour_name(part.hour)} did")  # never a part of an hour for the whole
+            raise RuntimeError(
+                f"reading ended before {hour_name(part.hour)} did"
+            )  # never a part of an hour for the whole
         finally:
             if self._next is None and self._reading is reading:  # one let go of late has no say in what is read by then
                 self._stop_reading()
