@@ -22,7 +22,7 @@ from tickstate.lake.digest import fingerprint
 from tickstate.lake.files import replacing, step
 from tickstate.lake.store import Place, reading
 
-ROW_GROUP_ROWS = 65_536
+ROW_GROUP_ROWS = 32_768
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:

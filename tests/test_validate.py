@@ -16,7 +16,7 @@ from bronze import ALPHA, BETA, HOUR, HOURS, START
 from tickstate.lake.listing import list_channel
 from tickstate.lake.names import Lane
 from tickstate.lake.validate import validate_output
-from tickstate.lake.write import writer_options
+from tickstate.lake.write import ROW_GROUP_ROWS, writer_options
 from tickstate.runners.validation import validate_lake
 
 FLIPS = 200
@@ -110,7 +110,7 @@ def test_flipped_bits_of_commit_records(lake):
 
 
 def rewrite(path, table):
-    pq.write_table(table, path, **writer_options(table.schema), row_group_size=65_536)
+    pq.write_table(table, path, **writer_options(table.schema), row_group_size=ROW_GROUP_ROWS)
 
 
 def spoiled(lake, change):
