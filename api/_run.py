@@ -12,8 +12,8 @@ from tickstate.kernels.errors import TickstateError
 from tickstate.lake.names import parse_hour
 from tickstate.lake.store import RemotePath, place
 from tickstate.runners.config import Config, load_config, make_config
-from tickstate.runners.plan import Selection
 from tickstate.runners.run import Observer, Summary, run_batch, run_single
+from tickstate.runners.selection import Selection
 
 Text = str | Sequence[str] | None
 Place = str | os.PathLike[str] | RemotePath | None

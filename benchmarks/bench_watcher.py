@@ -14,7 +14,7 @@ import pytest
 from busy import write_busy_hour
 
 from tickstate.runners.lane import LaneRun
-from tickstate.runners.plan import Selection
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 ROWS = 100_000

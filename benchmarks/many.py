@@ -12,7 +12,8 @@ from tickstate.lake.commit import commit_path, write_commit
 from tickstate.lake.digest import fingerprint
 from tickstate.lake.names import Lane, partition_path, time_folder
 from tickstate.runners.executor import SilverWorker
-from tickstate.runners.plan import Selection, make_plan
+from tickstate.runners.plan import make_plan
+from tickstate.runners.selection import Selection
 
 FIRST = 474_000
 """An hour of 2024."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ def main() -> None:
     """The console script ``features``: errors for people are one line, exit code 2."""
     from tickstate.kernels.errors import TickstateError
 
+    atexit.register(gc.freeze)  # else the interpreter walks through all of numba's objects once more, to end
     try:
         sys.exit(features(standalone_mode=False) or 0)
     except TickstateError as error:
@@ -292,7 +295,7 @@ def _show_plan(selection: Any, as_json: bool) -> int:
 def _selection(chosen: dict[str, Any]) -> Any:
     from tickstate.lake.names import parse_hour
     from tickstate.runners.config import load_config
-    from tickstate.runners.plan import Selection
+    from tickstate.runners.selection import Selection
 
     lake, tiers = chosen["lake"], chosen["tier"]
     places = {name: chosen[name] or (lake and lake / name) for name in ("bronze", "silver", "gold")}

@@ -26,8 +26,8 @@ from tickstate.kernels import _jit
 from tickstate.kernels.errors import TickstateError
 from tickstate.runners import environment, remote
 from tickstate.runners.environment import NUMERICS, Environment
-from tickstate.runners.plan import Selection
 from tickstate.runners.pool import Pool, PoolLost, Teller, Work, WorkerLost
+from tickstate.runners.selection import Selection
 from tickstate.runners.submission import LOOK, DaskExecutor, host_of, is_meant, seconds
 
 if TYPE_CHECKING:

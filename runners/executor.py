@@ -35,8 +35,8 @@ from tickstate.lake.write import PartitionWriter, read_rows, read_schema, writin
 from tickstate.runners.bars import GoldWorker
 from tickstate.runners.gold import DaySpan
 from tickstate.runners.lane import LaneRun
-from tickstate.runners.plan import Span, keeps, settings_of
 from tickstate.runners.reasons import plain
+from tickstate.runners.span import Span, keeps, settings_of
 from tickstate.runners.worker import Changed, Outcome, Worker
 
 

@@ -26,7 +26,8 @@ from tickstate.lake.store import Place, folders, snapshot
 from tickstate.runners import reasons
 from tickstate.runners.choice import DEFAULT, rule_kinds
 from tickstate.runners.config import Config
-from tickstate.runners.plan import Clock, Planned, Selection, is_chosen
+from tickstate.runners.plan import Clock, Planned
+from tickstate.runners.selection import Selection, is_chosen
 from tickstate.runners.worker import Outcome
 
 DAY = 24

@@ -35,9 +35,9 @@ from tickstate.lake.tape import REPEAT_WINDOW, RepeatedIds, TapeRows
 from tickstate.lake.write import ROW_GROUP_ROWS
 from tickstate.runners.ahead import read_ahead
 from tickstate.runners.assemble import partition_table, push_joined, rows_of, sampled_table
-from tickstate.runners.plan import Span, inputs_of, rows_since, settings_of, trades_since
 from tickstate.runners.quality import Quality
 from tickstate.runners.reasons import plain
+from tickstate.runners.span import Span, inputs_of, rows_since, settings_of, trades_since
 
 CHUNK_ROWS = ROW_GROUP_ROWS
 """Rows of an hour that are computed at once: those of a row group, so that its columns are written without a copy.

@@ -20,8 +20,9 @@ from tickstate.lake.listing import Segment, gold_channels, list_channel
 from tickstate.lake.names import time_name
 from tickstate.lake.segment import Files
 from tickstate.lake.store import Place, copy, place, reading
-from tickstate.runners.plan import Plan, Selection, make_plan
+from tickstate.runners.plan import Plan, make_plan
 from tickstate.runners.run import LONGEST_SPAN, run_batch, run_single
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 STEPS = 12

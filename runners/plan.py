@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
-from tickstate.features.base import near
 from tickstate.features.graph import Graph, build_graph
 from tickstate.features.registry import default_registry
 from tickstate.lake.commit import Commit, Quarantined, broken_links, commit_path, quarantined, read_commits
@@ -17,128 +15,14 @@ from tickstate.lake.digest import hour_digest
 from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, Segment, list_channel, normalize_quotes
 from tickstate.lake.names import HOUR, Lane, hour_name, parse_hour, partition_path, time_name
-from tickstate.lake.schema import BRONZE
 from tickstate.lake.segment import Files
 from tickstate.lake.store import Place, snapshot
-from tickstate.lake.tape import REPEAT_WINDOW
 from tickstate.runners import reasons
-from tickstate.runners.choice import rule_kinds, silver_names
-from tickstate.runners.config import Config
+from tickstate.runners.choice import silver_names
 from tickstate.runners.held import Held, Holding, without_orphans
+from tickstate.runners.selection import Selection, channels_of, check_names, is_chosen, is_within
+from tickstate.runners.span import Span, inputs_of, keeps, settings_of
 from tickstate.runners.worker import Outcome
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What a run is about: places, channels, lanes, hours, features."""
-
-    bronze: Place
-    silver: Place
-    gold: Place | None = None
-    tiers: tuple[str, ...] = ("silver", "gold")
-    """Of these, gold is made where it has a place."""
-    bars: tuple[str, ...] = ()
-    """Kinds of bars; empty: those of the configuration, or the default ones and those that gold has."""
-    channels: tuple[str, ...] = ()
-    exchanges: tuple[str, ...] = ()
-    symbols: tuple[str, ...] = ()
-    start: int | None = None
-    end: int | None = None
-    features: tuple[str, ...] | None = None
-    config: Config = field(default_factory=Config)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Which hours of which channels a partition is made from: its own and those its lookbacks reach."""
-
-    own: range
-    trades: range = range(0)
-
-    def of(self, channel: str) -> dict[str, range]:
-        """Hours by input channel."""
-        return {channel: self.own, "trades": self.trades} if self.trades else {channel: self.own}
-
-
-def inputs_of(graph: Graph, hour: int) -> Inputs:
-    """The hours of bronze that the partition of an hour depends on."""
-    own = range(rows_since(graph, hour) // HOUR, hour + 1)
-    if not graph.joins:
-        return Inputs(own)
-    return Inputs(own, range(trades_since(graph, hour) // HOUR, hour + 1))
-
-
-def rows_since(graph: Graph, hour: int) -> int:
-    """The first capture_ts (us) of the channel's own rows that the partition of an hour depends on."""
-    repeats = REPEAT_WINDOW if graph.channel == "trades" else 0
-    return hour * HOUR - _sample_reach(graph) - graph.total_lookback - repeats
-
-
-def trades_since(graph: Graph, hour: int) -> int:
-    """The first capture_ts (us) of joined trades that the partition of an hour depends on."""
-    return graph.trades_since(hour * HOUR - _sample_reach(graph)) - REPEAT_WINDOW
-
-
-def _sample_reach(graph: Graph) -> int:
-    return graph.settings.sample_reach_us if graph.channel == "orderbook" else 0
-
-
-@dataclass(frozen=True)
-class Span:
-    """A task: hours of one lane, in order, to be computed one after the other. Names and paths only."""
-
-    bronze: Place
-    silver: Place
-    channel: str
-    lane: Lane
-    hours: tuple[int, ...]
-    config: Config
-    columns: tuple[str, ...]
-    segments: Mapping[str, Mapping[int, tuple[Segment, ...]]] = field(default_factory=dict)
-    """Bronze of these hours and of those that their lookbacks reach, by channel."""
-    digests: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
-    cutoffs: Mapping[int, int] = field(default_factory=dict)
-    """Of open hours: rows before this capture_ts (us) are complete."""
-    before: Mapping[int, int] = field(default_factory=dict)
-    """The hour with bronze before each hour, for features whose partitions form a chain."""
-    conditional: frozenset[int] = frozenset()
-    """Hours that are up to date as long as the one before ends as it did."""
-    kept: tuple[str, ...] = ()
-    """Columns that are copied from the partitions as they are: only the others are computed."""
-    newest: bool = False
-    """Whether the last hour is the lane's last one, so that its state is worth saving."""
-
-    @property
-    def root(self) -> Place:
-        """The tier that is written."""
-        return self.silver
-
-    @property
-    def writes(self) -> str:
-        """The channel that is written."""
-        return self.channel
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}  # not the graph: names and paths only
-
-    @cached_property
-    def graph(self) -> Graph:
-        """The graph of this lane, rebuilt where the task runs."""
-        return build_graph(
-            self.channel, (), keep=self.columns,
-            settings=self.config.settings_of(self.lane), params=self.config.params_of(self.lane),
-        )  # fmt: skip
-
-    def work(self) -> Span:
-        """The same span with the columns that are computed, not copied, alone."""
-        return replace(self, columns=tuple(c for c in self.columns if c not in self.kept), kept=())
-
-    def inputs(self, hour: int) -> dict[str, dict[int, str]]:
-        """Digests of the lane-hours that a partition is made from, by channel."""
-        return {
-            channel: {h: self.digests[channel][h] for h in hours if h in self.digests.get(channel, {})}
-            for channel, hours in inputs_of(self.graph, hour).of(self.channel).items()
-        }
 
 
 @dataclass(frozen=True)
@@ -284,11 +168,11 @@ def make_plan(selection: Selection, files: Files | None = None, clock: Clock | N
     With a ``clock`` hours may be open (DESIGN.md, "Open hours"); ``files``: what earlier plans learnt of bronze.
     """
     plan = Plan(selection, files or Files(), clock)
-    channels = _channels(selection, clock is not None)
+    channels = channels_of(selection, clock is not None)
     lanes = {lane for channel in channels for lane in plan.listing(channel).lanes}
     if clock is None:  # a lane that is watched for may still come
-        _check_names("exchange", selection.exchanges, {lane.exchange for lane in lanes}, selection)
-        _check_names("symbol", selection.symbols, {lane.symbol for lane in lanes}, selection)
+        check_names("exchange", selection.exchanges, {lane.exchange for lane in lanes}, selection)
+        check_names("symbol", selection.symbols, {lane.symbol for lane in lanes}, selection)
     for channel in channels:
         for lane in sorted(plan.listing(channel).lanes):
             if is_chosen(lane, selection):
@@ -311,7 +195,7 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
         hours |= _sampled_before(plan, channel, lane, hours)
     before, broken, last_record = None, False, None
     records = read_commits(plan.silver, channel, lane, hours)
-    plan.files.learn(s for h in hours if _is_within(h, selection) for s in plan.segments(channel, lane, channel, h))
+    plan.files.learn(s for h in hours if is_within(h, selection) for s in plan.segments(channel, lane, channel, h))
     chained = sorted({c for r in records.values() if r is not None and r.chain for c in holding.of(r).columns})
     for hour in sorted(hours):
         record = records[hour]
@@ -323,7 +207,7 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
             )
         graph = graphs[keep]
         cutoff = _cutoff(plan, channel, lane, hour, graph, record)
-        if _is_within(hour, selection) and cutoff != _NOT_YET:
+        if is_within(hour, selection) and cutoff != _NOT_YET:
             why, kept = _reasons(plan, channel, lane, hour, graph, record, cutoff, held)
             if held.orphans and why:
                 plan.failed.append(Outcome(channel, lane, hour, error=f"{held.error} ({'; '.join(why)})"))
@@ -344,10 +228,6 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
             if record and not why:
                 plan.known.update({q.path: q for q in record.quarantined})
         before, last_record = hour, record
-
-
-def _is_within(hour: int, selection: Selection) -> bool:
-    return (selection.start is None or hour >= selection.start) and (selection.end is None or hour < selection.end)
 
 
 def _note_orphans(plan: Plan, channel: str, held: Held) -> None:
@@ -420,19 +300,6 @@ def _reasons(
     return found, kept
 
 
-def keeps(
-    graph: Graph, inputs: Mapping[str, Mapping[str, str]], settings: Mapping[str, Any], record: Commit
-) -> bool:  # fmt: skip
-    """Whether all that a partition's columns were made of is the same today, so that others may join them."""
-    definition = reasons.plain(graph.definition())
-    return (
-        all(inputs.get(c, {}).get(h) == d for c, hours in record.inputs.items() for h, d in hours.items())
-        and all(settings.get(k) == v for k, v in record.settings.items())
-        and all(definition.get(name) == made for name, made in record.features.items())
-        and set(record.columns) <= {c.name for c in graph.columns}
-    )
-
-
 def _growth_reasons(plan: Plan, channel: str, lane: Lane, hour: int, held: int, cutoff: int | None) -> list[str]:
     """Whether an open hour's partition can hold more rows than those before ``held``."""
     if cutoff is None:
@@ -442,71 +309,3 @@ def _growth_reasons(plan: Plan, channel: str, lane: Lane, hour: int, held: int, 
         if known is not None and known.rows and known.high >= held and known.low < cutoff:
             return [f"rows up to {np.datetime64(cutoff, 'us')} are complete"] if cutoff > held else []
     return []
-
-
-MATTERS = {
-    "orderbook": ("max_staleness", "depth", "sample", "fill_gaps"),
-    "trades": ("max_staleness", "contract_size", "inverse"),
-    "ticker": (),
-}
-"""Settings that decide what a channel's partitions hold."""
-
-
-def settings_of(graph: Graph, lane: Lane, config: Config) -> dict[str, Any]:
-    """The settings that matter to a partition, for its commit record."""
-    found = {name: getattr(graph.settings, name) for name in MATTERS[graph.channel]}
-    if graph.joins:
-        found["trades_max_gap"] = graph.settings.trades_max_gap
-        found["trades_symbol"] = config.trades_lane(lane).symbol
-    if config.normalize_quotes:
-        found["normalize_quotes"] = True
-    return found
-
-
-def _channels(selection: Selection, live: bool = False) -> tuple[str, ...]:
-    if live and not any((selection.bronze / c).is_dir() for c in BRONZE):
-        return ()  # nothing has come yet
-    if not selection.bronze.is_dir():
-        raise LakeError("no such folder", where=f"bronze {selection.bronze}", fix="check --bronze or --lake")
-    present = [c for c in BRONZE if (selection.bronze / c).is_dir()]
-    for channel in selection.channels:
-        if channel not in BRONZE:
-            raise LakeError(f"unknown channel {channel!r}", fix=near(channel, BRONZE))
-        if channel not in present:
-            raise LakeError(
-                f"no folder {channel!r}", where=f"bronze {selection.bronze}",
-                expected=f"{', '.join(BRONZE)}", fix=f"it has: {_has(selection.bronze)}",
-            )  # fmt: skip
-    if not present:
-        raise LakeError(
-            "no channel in it", where=f"bronze {selection.bronze}", expected=f"a folder {', '.join(BRONZE)}",
-            fix=f"it has: {_has(selection.bronze)}",
-        )  # fmt: skip
-    chosen = [c for c in present if not selection.channels or c in selection.channels]
-    names = selection.features or selection.config.features
-    if selection.gold is None and rule_kinds(selection.features):
-        kinds = ", ".join(rule_kinds(selection.features))
-        raise LakeError(f"{kinds}: bars are gold", where="--feature", fix="give --gold DIR, or --lake DIR")
-    found = tuple(c for c in chosen if silver_names(c, names) != ())
-    if not found:
-        what, where = ", ".join(names or ()), ", ".join(chosen)
-        raise LakeError(f"{what}: no feature of {where}", fix="see: features list")
-    return found
-
-
-def _has(folder: Place) -> str:
-    names = sorted(p.name for p in folder.iterdir())
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
-
-
-def _check_names(what: str, given: tuple[str, ...], known: set[str], selection: Selection) -> None:
-    for name in given:
-        if name not in known:
-            raise LakeError(f"no {what} {name!r}", where=f"bronze {selection.bronze}", fix=near(name, known))
-
-
-def is_chosen(lane: Lane, selection: Selection) -> bool:
-    """Whether a selection means a lane."""
-    return (not selection.exchanges or lane.exchange in selection.exchanges) and (
-        not selection.symbols or lane.symbol in selection.symbols
-    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import multiprocessing
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -15,14 +18,16 @@ from concurrent.futures import (
     as_completed,
     wait,
 )
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from tickstate.kernels import _jit
+from tickstate.kernels.errors import TickstateError
 from tickstate.runners.executor import execute
 from tickstate.runners.gold import DaySpan
-from tickstate.runners.plan import Selection, Span
+from tickstate.runners.selection import Selection
+from tickstate.runners.span import Span
 from tickstate.runners.worker import Outcome
 
 AnySpan = Span | DaySpan
@@ -30,6 +35,8 @@ Report = Callable[[Outcome], None]
 DIED = "its worker process died, each time it was tried: killed from outside, or out of memory"
 LOST = (BrokenExecutor, CancelledError)
 """What a future raises when its worker, not its task, is at fault. What a task has to say is in its outcomes."""
+SPAWN = multiprocessing.get_context("spawn")
+"""Processes start fresh: a forked numba or pyarrow may hang."""
 ALONE = 3
 """How often a partition is run by itself where its worker was lost for another reason."""
 
@@ -96,9 +103,19 @@ class LocalPool(Pool):
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        self._begun = SPAWN.RawValue("b", 0)
 
-    def executor(self) -> AbstractContextManager[Executor]:
-        return local_pool(self.workers)
+    @contextmanager
+    def executor(self) -> Iterator[Executor]:
+        with local_pool(self.workers, self._begun) as executor:
+            yield executor
+        if not self._begun.value:  # no task is at fault: trying them one by one would take as long as it is pointless
+            raise TickstateError(
+                "no worker process could start", where=getattr(sys.modules["__main__"], "__file__", None) or "batch",
+                expected="a main module that can be imported, and memory for it",
+                fix="put what the script does below if __name__ == '__main__':, or use runner 'single'; "
+                "what the workers said is above",
+            )  # fmt: skip
 
 
 class GivenPool(Pool):
@@ -126,18 +143,19 @@ class InlineExecutor(Executor):
         return future
 
 
-def local_pool(workers: int) -> Executor:
-    """Processes of this machine, started fresh (a forked numba or pyarrow may hang)."""
+def local_pool(workers: int, begun: Any = None) -> Executor:
+    """Processes of this machine; the first that works sets ``begun``, a value that they share."""
     share = max(1, (os.cpu_count() or 1) // workers)
-    return ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin, initargs=(share,)
-    )
+    return ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=_begin, initargs=(share, begun))
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, begun: Any) -> None:
     import pyarrow
 
     pyarrow.set_cpu_count(threads)
+    atexit.register(gc.freeze)  # else the interpreter walks through all of numba's objects once more, to end
+    if begun is not None:
+        begun.value = 1
 
 
 class Lost(NamedTuple):

@@ -13,7 +13,7 @@ import tapes
 
 import tickstate
 from tickstate.runners.config import make_config
-from tickstate.runners.plan import Selection
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Watcher
 
 BRONZE = Path(__file__).parents[2] / "shared" / "bronze"

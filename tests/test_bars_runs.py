@@ -24,8 +24,8 @@ from tickstate.lake import files
 from tickstate.lake.errors import LakeError
 from tickstate.runners import bars as runners_of_bars
 from tickstate.runners.config import make_config
-from tickstate.runners.plan import Selection
 from tickstate.runners.run import plan_tiers
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 DAY = 24 * HOUR

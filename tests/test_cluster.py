@@ -26,9 +26,10 @@ from tickstate.kernels import _jit
 from tickstate.kernels.errors import TickstateError
 from tickstate.runners import environment, submission
 from tickstate.runners.cluster import DaskPool, parse_place
-from tickstate.runners.plan import Selection, make_plan
+from tickstate.runners.plan import make_plan
 from tickstate.runners.pool import GivenPool, Pool, WorkerLost, run_alone, run_spans
 from tickstate.runners.run import Silent
+from tickstate.runners.selection import Selection
 from tickstate.runners.worker import Outcome
 
 REAL = Path(__file__).resolve().parents[2] / "shared/bronze"

@@ -24,6 +24,7 @@ import tickstate
 from tickstate.kernels.ewma import EWMA_STATE, decay_flow
 from tickstate.runners.plan import make_plan
 from tickstate.runners.run import run_batch, run_single
+from tickstate.runners.selection import Selection
 
 HALVES = (5.0, 60.0, 900.0)
 
@@ -328,7 +329,7 @@ def test_a_chain_is_one_task_whatever_columns_its_hours_hold(tmp_path):
     run(lake)
     run(lake, features=["spread"], start=HOURS[1], end=HOURS[2])
     late(lake, 600)
-    selection = tickstate.runners.plan.Selection(lake / "bronze", lake / "silver", features=("ewma",))
+    selection = Selection(lake / "bronze", lake / "silver", features=("ewma",))
     spans = make_plan(selection).spans(24)
     done = run_batch(selection, workers=2, executor=Backwards(len(spans)))
     assert done.exit_code == 0

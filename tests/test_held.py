@@ -10,8 +10,8 @@ from plugins import Point
 
 import tickstate
 from tickstate.runners.config import make_config
-from tickstate.runners.plan import Selection
 from tickstate.runners.run import plan_silver, plan_tiers
+from tickstate.runners.selection import Selection
 
 HOUR = bronze.HOURS[1]
 

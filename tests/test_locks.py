@@ -16,9 +16,10 @@ from faults.delivery import FAR, World, assert_clean, cycle, deliver, partitions
 
 from tickstate.lake import files
 from tickstate.runners.locks import partition_lock
-from tickstate.runners.plan import Selection, make_plan
+from tickstate.runners.plan import make_plan
 from tickstate.runners.pool import run_spans
 from tickstate.runners.run import Silent, run_single
+from tickstate.runners.selection import Selection
 
 FEATURES = ("mid_price", "tfi_60s")
 COMMAND = [sys.executable, "-c", "from tickstate.runners.cli import main; main()", "run"]

@@ -17,7 +17,7 @@ from faults.delivery import FIRST, rows_of
 
 from tickstate.runners import parity
 from tickstate.runners.parity import compare_lakes, compare_runners
-from tickstate.runners.plan import Selection
+from tickstate.runners.selection import Selection
 
 
 @pytest.fixture(scope="module")

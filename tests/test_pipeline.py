@@ -23,8 +23,9 @@ from tickstate.lake.behind import Behind
 from tickstate.lake.segment import Files
 from tickstate.runners import executor, lane
 from tickstate.runners.ahead import read_ahead
-from tickstate.runners.plan import Selection, make_plan
+from tickstate.runners.plan import make_plan
 from tickstate.runners.run import run_single
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 

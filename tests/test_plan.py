@@ -27,7 +27,8 @@ def lake(tmp_path):
 def planned(lake, **chosen):
     """(lane, hour) -> reasons of what is stale, by `features plan`'s own function."""
     from tickstate.runners.config import make_config
-    from tickstate.runners.plan import Selection, make_plan
+    from tickstate.runners.plan import make_plan
+    from tickstate.runners.selection import Selection
 
     config = make_config(chosen.pop("config", {}))
     plan = make_plan(Selection(lake / "bronze", lake / "silver", config=config, **chosen))

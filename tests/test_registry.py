@@ -11,7 +11,8 @@ from tickstate import Column, Feature, FeatureError, Lookback, Param, Registry, 
 from tickstate.features.graph import build_graph
 from tickstate.kernels import step, window
 from tickstate.runners import cli
-from tickstate.runners.plan import Selection, make_plan
+from tickstate.runners.plan import make_plan
+from tickstate.runners.selection import Selection
 
 BOOK = ("capture_ts", "bid_price", "ask_price")
 SECOND = 1_000_000

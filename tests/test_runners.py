@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -21,6 +22,7 @@ from bronze import ALPHA, BETA, HOURS
 import tickstate
 from tickstate.lake import files, write
 from tickstate.runners import run as runs
+from tickstate.runners.pool import SPAWN
 
 REAL = Path(__file__).resolve().parents[2] / "shared/bronze"
 
@@ -147,7 +149,25 @@ def test_spans_lost_with_their_worker_are_done_again(tmp_path):
     assert bronze.tree(lake / "silver") == expected()
 
 
-def _arm(flag, step, keyword):
+def test_a_script_that_no_worker_can_import_is_told_so_at_once(tmp_path):
+    """Its main module calls ``run`` again in each worker. Said with what to do, and nothing is tried one by one."""
+    lake, script = bronze_only(tmp_path), tmp_path / "script.py"
+    call = f"tickstate.run({str(lake)!r}, runner='batch', workers=2, features={bronze.CHEAP!r})"
+    script.write_text(f"import tickstate\n{call}\n")
+    found = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    said = found.stderr.splitlines()[-1]
+    assert found.returncode == 1
+    assert (
+        f"{script}: no worker process could start; expected a main module that can be imported, and memory for it"
+        in said
+    )
+    assert found.stderr.count("bootstrapping phase") <= 2, "each worker has tried once"
+    assert not [p for p in lake.rglob("*") if "silver" in p.parts and p.suffix == ".parquet"]
+    script.write_text(f"import tickstate\nif __name__ == '__main__':\n    assert {call}.exit_code == 0\n")
+    subprocess.run([sys.executable, script], check=True, timeout=300)
+
+
+def _arm(begun, flag, step, keyword):
     """In a worker: die at a step, once (`flag` is the file that says so; None: each time) and where it says."""
 
     def hook(name):
@@ -160,6 +180,8 @@ def _arm(flag, step, keyword):
                 return
         os.kill(os.getpid(), signal.SIGKILL)
 
+    if begun is not None:
+        begun.value = 1
     armed = [keyword is None]
     if keyword is not None:
         plain = write.PartitionWriter._encode
@@ -175,15 +197,16 @@ def _arm(flag, step, keyword):
 def dying_pool(monkeypatch, flag, step, keyword=None):
     """Make the batch runner's pools such that a worker is killed at a step."""
 
-    def pool(workers):
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers, mp_context=context, initializer=_arm, initargs=(flag, step, keyword))
+    def pool(workers, begun=None):
+        arguments = (begun, flag, step, keyword)
+        return ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=_arm, initargs=arguments)
 
     monkeypatch.setattr("tickstate.runners.pool.local_pool", pool)
 
 
-def _log(path):
+def _log(begun, path):
     """In a worker: write down when partitions begin and end, and make them last."""
+    begun.value = 1
 
     def hook(name):
         if name in ("data:begin", "commit:durable"):
@@ -199,9 +222,8 @@ def test_the_hours_of_one_lane_are_spread_over_workers(tmp_path, monkeypatch):
     """At some moment two of them are being made."""
     lake, log = bronze_only(tmp_path), tmp_path / "log"
 
-    def pool(workers):
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(workers, mp_context=context, initializer=_log, initargs=(str(log),))
+    def pool(workers, begun):
+        return ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=_log, initargs=(begun, str(log)))
 
     monkeypatch.setattr("tickstate.runners.pool.local_pool", pool)
     summary = bronze.run(lake, runner="batch", workers=2, exchange="alpha", features=bronze.CHEAP)

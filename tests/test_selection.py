@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tickstate.features.structure import TopOfBook
 from tickstate.lake import segment, write
 from tickstate.runners import executor
-from tickstate.runners.plan import Selection
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 FIRST, SECOND = "top_of_book", "ofi_sum"

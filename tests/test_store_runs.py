@@ -22,8 +22,8 @@ from tickstate.lake import demo
 from tickstate.lake.errors import StoreError
 from tickstate.lake.store import place
 from tickstate.runners import cli
-from tickstate.runners.plan import Selection
 from tickstate.runners.run import Silent
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 FEATURES = ("mid_price", "ofi_sum_60s")

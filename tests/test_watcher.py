@@ -22,8 +22,8 @@ from lakes import HOUR, MIDNIGHT, SECOND
 
 from tickstate.features.engine import Engine
 from tickstate.lake import stream
-from tickstate.runners.plan import Selection
 from tickstate.runners.run import Silent, run_single
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 FEATURES = ("mid_price", "tfi_60s", "ofi_sum_60s")

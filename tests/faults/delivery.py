@@ -19,8 +19,8 @@ import tapes
 from lakes import HOUR, MIDNIGHT, SECOND
 
 from tickstate.runners.config import load_config
-from tickstate.runners.plan import Selection
 from tickstate.runners.run import run_single
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 FAR = MIDNIGHT + 10_000 * HOUR

@@ -17,8 +17,8 @@ from bronze import ALPHA, HOURS, SECOND, START
 from faults.delivery import FAR, differences, tree
 from faults.test_watch_faults import Reader
 
-from tickstate.runners.plan import Selection
 from tickstate.runners.run import run_single
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 FEATURES = ("mid_price", "ofi")

@@ -20,8 +20,8 @@ import pytest
 from faults.delivery import FAR, FIRST, World, cycle, deliver, differences, partitions, tree
 from lakes import HOUR, SECOND
 
-from tickstate.runners.plan import Selection
 from tickstate.runners.run import run_single
+from tickstate.runners.selection import Selection
 from tickstate.runners.watcher import Pace, Watcher
 
 DRIVER = Path(__file__).with_name("watch_driver.py")

@@ -16,7 +16,7 @@ GRACE = 120.0
 
 def watch(bronze, silver, clock):
     """Cycles until nothing is left to do; the exit code of the run."""
-    from tickstate.runners.plan import Selection
+    from tickstate.runners.selection import Selection
     from tickstate.runners.watcher import Pace, Watcher
 
     watcher = Watcher(Selection(bronze, silver, features=FEATURES), Pace(grace=GRACE), now=lambda: clock)
