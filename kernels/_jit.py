@@ -16,8 +16,8 @@ import inspect
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -91,13 +91,13 @@ class Kernel:
     def _compile(self) -> Any:
         import numba
 
+        options = {"nogil": True, "error_model": "numpy"}
+        if not self.typed:  # kernels that call it hold its code; two processes would mix up its entries in a cache
+            return numba.njit(**options)(self.function)
         folder = _cache_of(self.function)
-        options = {"nogil": True, "error_model": "numpy", "cache": folder is not None}
         with _numba_cache_in(folder):
-            if not self.typed:
-                return numba.njit(**options)(self.function)
             try:
-                return numba.njit(self._signature(), **options)(self.function)
+                return numba.njit(self._signature(), cache=folder is not None, **options)(self.function)
             except numba.core.errors.NumbaError as error:
                 raise _not_compiled(self.function, error) from error
 
@@ -144,19 +144,6 @@ def helper(function: Callable[..., Any]) -> Kernel:
 _compiling = threading.RLock()
 ALL: dict[str, Kernel] = {}
 """Every kernel and helper declared in this process, by module and name."""
-
-
-def prepare(kernels: Iterable[Kernel], announce: Callable[[int], None] | None = None) -> None:
-    """Compile what is not compiled yet; ``announce(n)`` is told first how many kernels that are.
-
-    One that cannot be compiled is left for its first call to say so: nothing else need suffer.
-    """
-    missing = [k for k in kernels if not k.is_ready()]
-    if missing and announce is not None:
-        announce(len(missing))
-    for k in missing:
-        with suppress(TickstateError):
-            k.dispatcher  # noqa: B018 - the property compiles
 
 
 def interpreted() -> bool:
@@ -236,16 +223,27 @@ def _cache_of(function: Callable[..., Any]) -> Path | None:
 
 
 def _packages(function: Callable[..., Any]) -> set[Path]:
-    """The package of a kernel (its file alone where that is a script), and those of the helpers it calls."""
+    """The packages of a kernel and of the helpers it calls, the file alone of what is a script's."""
+    return set(map(_package, called(function)))
+
+
+def _package(function: Callable[..., Any]) -> Path:
     source = Path(_source(function))
     found = source.parent if (source.parent / "__init__.py").exists() else source
     while found != Path(__file__).parent and found != source and (found.parent / "__init__.py").exists():
         found = found.parent  # helpers may stand in another part of the same package
-    packages, names, space = {found}, function.__code__.co_names, function.__globals__
-    modules = [vars(space[n]) for n in names if inspect.ismodule(space.get(n))]
-    for helper in (scope[n] for scope in (space, *modules) for n in names if isinstance(scope.get(n), Kernel)):
-        packages |= _packages(helper.function)
-    return packages
+    return found
+
+
+def called(function: Callable[..., Any]) -> list[Callable[..., Any]]:
+    """A kernel's function and those of all kernels and helpers that it calls by name, directly or not, each once."""
+    found = [function]
+    for caller in found:  # grows
+        names, space = caller.__code__.co_names, caller.__globals__
+        scopes = [space, *(vars(space[n]) for n in names if inspect.ismodule(space.get(n)))]
+        kernels = [scope[n] for scope in scopes for n in names if isinstance(scope.get(n), Kernel)]
+        found += dict.fromkeys(k.function for k in kernels if k.function not in found)
+    return found
 
 
 def _declare(new: Kernel) -> Kernel:

@@ -22,7 +22,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tickstate.kernels import _jit
+from tickstate.kernels import _prepare
 from tickstate.kernels.errors import TickstateError
 from tickstate.runners import environment, remote
 from tickstate.runners.environment import NUMERICS, Environment
@@ -148,7 +148,7 @@ class DaskPool(Pool):
     def prepare(self, work: Work, observer: Teller) -> None:
         """Compare every worker with this process, and compile once a machine what is not compiled there."""
         ours = [batch.kernel for graph in environment.graphs() for batch in graph.batches]
-        _jit.prepare(ours, observer.compiling)
+        _prepare.prepare(ours, observer.compiling)
         kernels = sorted({f"{k.__module__}:{k.__name__}" for k in (*work.kernels, *ours)})
         versions = environment.describe(work.packages)
         self._stack.close()
@@ -170,7 +170,7 @@ class DaskPool(Pool):
         missing = self._ask(found, remote.look, *self._work)
         hosts = {host_of(worker): (worker, n) for worker, n in missing.items() if n}
         for host, (_, n) in hosts.items():
-            self._executor.teller.noticed(f"compiling {n} kernels on {host}: once, well under a minute")
+            self._executor.teller.noticed(f"compiling {n} kernels on {host}: once, a minute or so")
         self._ask([worker for worker, _ in hosts.values()], remote.compile_kernels, self._work[1], patient=True)
         accepted = self._ask([w for w in missing if w not in self._refused], remote.compute, self._expected[NUMERICS])
         self._accepted = self._accepted | accepted.keys()

@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-from tickstate.kernels import _jit
+from tickstate.kernels import _jit, _prepare
 from tickstate.kernels.errors import TickstateError
 from tickstate.runners.executor import execute
 from tickstate.runners.gold import DaySpan
@@ -84,7 +84,7 @@ class Pool:
 
     def prepare(self, work: Work, observer: Teller) -> None:
         """Compile what is not compiled yet, so that workers only load it; errors as of ``start``."""
-        _jit.prepare(work.kernels, observer.compiling)
+        _prepare.prepare(work.kernels, observer.compiling)
 
     def executor(self) -> AbstractContextManager[Executor]:
         """An executor for one attempt."""

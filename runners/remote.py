@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tickstate.kernels import _jit
+from tickstate.kernels import _jit, _prepare
 from tickstate.runners import environment
 from tickstate.runners.environment import NUMERICS, Environment
 
@@ -38,7 +38,7 @@ def look(versions: Environment, kernels: Sequence[str], reads: Sequence[str], wr
 
 def compile_kernels(kernels: Sequence[str]) -> None:
     """Compile what is not compiled yet on this machine."""
-    _jit.prepare(_kernels(kernels))
+    _prepare.prepare(_kernels(kernels))
 
 
 def compute(expected: str) -> None:

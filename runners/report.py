@@ -50,7 +50,7 @@ class Progress:
 
     def compiling(self, kernels: int) -> None:
         """Say why the first run takes longer."""
-        click.echo(f"compiling {kernels} kernels for this machine: once, well under a minute", err=True)
+        click.echo(f"compiling {kernels} kernels for this machine: once, a minute or so", err=True)
 
     def finished(self, outcome: Outcome) -> None:
         """Move on by one partition; say what failed at once."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tickstate.features.graph import Graph
 from tickstate.features.registry import BUILT_IN, default_registry
-from tickstate.kernels import _jit
+from tickstate.kernels import _jit, _prepare
 from tickstate.kernels.errors import TickstateError
 from tickstate.lake.commit import Quarantined, write_quarantine
 from tickstate.lake.listing import Listing
@@ -332,7 +332,7 @@ def _span_length(stale: int, lanes: int, workers: int) -> int:
 
 def prepare(spans: list[AnySpan], announce: Callable[[int], None]) -> None:
     """Compile here what is not compiled yet."""
-    _jit.prepare(kernels_of(spans), announce)
+    _prepare.prepare(kernels_of(spans), announce)
 
 
 def kernels_of(spans: list[AnySpan]) -> list[_jit.Kernel]:

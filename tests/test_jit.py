@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 import tickstate
-from tickstate.kernels import _jit
+from tickstate.kernels import _jit, _prepare
 from tickstate.kernels._jit import Floats, Int, OutFloats, State, helper, kernel
 from tickstate.kernels.errors import TickstateError
 
@@ -244,8 +245,8 @@ def test_a_kernel_compiles_at_its_first_call_and_is_cached(compiling, tmp_path, 
     grow_all = importlib.import_module("grown.outer").grow_all
     assert (grow_all.signatures, grow_all.is_ready()) == (0, False)
     told = []
-    _jit.prepare([grow_all], told.append)
-    _jit.prepare([grow_all], told.append)
+    _prepare.prepare([grow_all], told.append)
+    _prepare.prepare([grow_all], told.append)
     assert told == [1]
     assert (grow_all.signatures, grow_all.is_ready()) == (1, True)
     state, out = np.zeros(1, [("total", "f8")]), np.empty(2)
@@ -256,6 +257,90 @@ def test_a_kernel_compiles_at_its_first_call_and_is_cached(compiling, tmp_path, 
     assert again.is_ready()
     assert again.signatures == 0
     assert list(compiling.rglob("*.nbi"))
+
+
+@pytest.mark.kernels
+def test_other_processes_help_to_compile(compiling, tmp_path, monkeypatch):
+    """What they have made is loaded, not made again; what they cannot is made here."""
+    folder = write_package(tmp_path, "shared", 2.0)
+    names = [f"grow_{i}" for i in range(4)]
+    kernels = [outer.replace("grow_all", name) for outer in [(folder / "outer.py").read_text()] for name in names]
+    head, *_ = kernels[0].partition("@kernel")
+    (folder / "outer.py").write_text(head + "\n\n".join("@kernel" + text.partition("@kernel")[2] for text in kernels))
+    monkeypatch.syspath_prepend(tmp_path)
+    outer = importlib.import_module("shared.outer")
+    wanted = [getattr(outer, name) for name in names]
+    monkeypatch.setattr(_prepare, "_cores", lambda: 2)
+    taken = _prepare._taken
+
+    def taken_elsewhere(waiting):
+        """The process that helps takes what there is; what is left here is nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            return taken(waiting)
+        until = time.monotonic() + 60
+        while waiting and time.monotonic() < until:
+            time.sleep(0.01)
+        return iter(())
+
+    monkeypatch.setattr(_prepare, "_taken", taken_elsewhere)
+    _prepare.prepare(wanted)
+    assert [k.signatures for k in wanted] == [0] * 4
+    assert all(k.is_ready() for k in wanted)
+    for k in wanted:
+        out = np.empty(2)
+        k(np.arange(3.0), 1, np.zeros(1, [("total", "f8")]), out)
+        assert out.tolist() == [2.0, 4.0]
+        assert sum(k.dispatcher.stats.cache_hits.values()) == 1
+
+    def dies(process, waiting):
+        process.kill()
+        waiting.pop()
+
+    shutil.rmtree(compiling)
+    again = [_jit.Kernel(k.function, typed=True) for k in wanted]
+    monkeypatch.setattr(_prepare, "_taken", taken)
+    monkeypatch.setattr(_prepare, "_feed", dies)
+    _prepare.prepare(again)
+    assert [k.signatures for k in again] == [1] * 4
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize(
+    ("name", "noise"),
+    [("prints", "print('hello')"), ("reads", "input()"), ("mutes", "sys.stdout = open(os.devnull, 'w')")],
+)
+def test_a_module_may_print_and_read_where_others_compile(compiling, tmp_path, monkeypatch, name, noise):
+    """What such a process has made is not taken for more or less than it is, and it is never waited for in vain."""
+    folder = write_package(tmp_path, name, 2.0)
+    text = (folder / "outer.py").read_text()
+    helps = "if os.environ.get('TICKSTATE_HELPS_TO_COMPILE'):\n    with suppress(EOFError):\n        "
+    (folder / "outer.py").write_text(f"import os, sys\nfrom contextlib import suppress\n{helps}{noise}\n{text}")
+    monkeypatch.syspath_prepend(tmp_path)
+    grow_all = importlib.import_module(f"{name}.outer").grow_all
+    waiting = deque([grow_all])
+    with _prepare._processes(waiting, 1):
+        pass
+    assert not waiting
+    assert (grow_all.signatures, grow_all.is_ready()) == (0, True)
+
+
+@pytest.mark.kernels
+def test_an_interrupted_compilation_leaves_no_process(compiling):
+    waiting = deque([_jit.Kernel(k.function, typed=True) for k in list(TYPED.values())[:9]])
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt), _prepare._processes(waiting, 2):
+        assert threading.active_count() == before + 2
+        raise KeyboardInterrupt
+    assert not waiting
+    assert threading.active_count() == before
+
+
+@pytest.mark.kernels
+def test_a_kernel_that_calls_itself_has_a_size(compiling):
+    names = {"__name__": "__main__"}
+    head = "from tickstate.kernels._jit import helper\n"
+    exec(compile(head + "@helper\ndef fold(n):\n    return 0 if n < 1 else fold(n - 1)\n", "<stdin>", "exec"), names)
+    assert _prepare._size(names["fold"]) == len(names["fold"].function.__code__.co_code)
 
 
 @pytest.mark.kernels
@@ -294,7 +379,7 @@ def test_a_kernel_that_does_not_compile_says_so_in_one_line_where_it_is_called(c
     def right(x: Floats, out: OutFloats) -> None:
         out[0] = x[0]
 
-    _jit.prepare([wrong, right])
+    _prepare.prepare([wrong, right])
     assert (wrong.signatures, right.signatures) == (0, 1)
     with pytest.raises(TickstateError) as caught:
         wrong(np.zeros(1), np.zeros(1))
@@ -314,7 +399,7 @@ def test_without_a_cache_folder_it_compiles_all_the_same(compiling, monkeypatch)
             out[i] = 3.0 * x[i]
 
     assert not triple.is_ready()
-    _jit.prepare([triple])
+    _prepare.prepare([triple])
     out = np.empty(1)
     triple(np.ones(1), out)
     assert out.tolist() == [3.0]
