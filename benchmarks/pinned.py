@@ -88,7 +88,10 @@ def beside_floor(bronze: str, folder: str, count: str) -> None:
 
 
 def alone(bronze: str, folder: str, runner: str, *features: str) -> None:
-    """One run in a fresh process, kernels compiled; and one with nothing to do."""
+    """One run in a fresh process, kernels compiled; and one with nothing to do. Importing tickstate is in neither."""
+    import tickstate
+
+    tickstate.run  # noqa: B018 - its names load what they need
     how = {"runner": runner, "features": features or None}
     found: list[int] = []
     job = timed(lambda: found.append(run_lake(bronze, f"{folder}/silver", **how)))
