@@ -212,8 +212,16 @@ class Graph:
         return max((self.lookback(f) for f in self.features), default=0)
 
     def trades_since(self, time: int) -> int:
-        """The first capture_ts (us) of joined trades that rows from ``time`` (us) on depend on."""
-        return min((self._trades_since(f, time) for f in self.features), default=time)
+        """The first capture_ts (us) of joined trades that rows from ``time`` (us) on depend on: alike every day."""
+        of_day = time % DAY
+        if of_day not in self._trades_since_of_day:
+            found = min((self._trades_since(f, of_day) for f in self.features), default=of_day)
+            self._trades_since_of_day[of_day] = found
+        return time - of_day + self._trades_since_of_day[of_day]
+
+    @cached_property
+    def _trades_since_of_day(self) -> dict[int, int]:
+        return {}
 
     def _trades_since(self, feature: Feature, time: int) -> int:
         found = time

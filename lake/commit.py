@@ -74,7 +74,7 @@ def broken_links(record: Commit, before: Commit) -> list[str]:
 
 def commit_path(root: Place, channel: str, lane: Lane, hour: int) -> Place:
     """Where the record of a partition lies: beside the channels, out of the way of readers."""
-    return root / "_commits" / channel / lane.folder / f"{time_folder(channel, hour)}.json"
+    return root / f"_commits/{channel}/{lane.folder}/{time_folder(channel, hour)}.json"
 
 
 def read_commit(path: Place) -> Commit | None:
@@ -100,7 +100,7 @@ def write_commit(path: Place, commit: Commit) -> None:
 
 def quarantine_path(root: Place, channel: str, lane: Lane, hour: int) -> Place:
     """Where the list of a lane-hour's quarantined files lies."""
-    return root / "_quarantine" / channel / lane.folder / f"{time_folder(channel, hour)}.json"
+    return root / f"_quarantine/{channel}/{lane.folder}/{time_folder(channel, hour)}.json"
 
 
 def write_quarantine(path: Place, found: Iterable[Quarantined]) -> None:

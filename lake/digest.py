@@ -33,11 +33,8 @@ def file_digest(segment: Segment) -> str:
 
 def hour_digest(segments: Iterable[Segment], digest: Callable[[Segment], str] = file_digest) -> str:
     """Digest of a lane-hour: relative paths, sizes and footers, never times; empty without segments."""
-    segments = list(segments)
-    found = xxhash.xxh3_128()
-    for s in segments:
-        found.update(f"{s.relative}|{s.size}|{digest(s)}|".encode())
-    return found.hexdigest() if segments else ""
+    found = "".join([f"{s.relative}|{s.size}|{digest(s)}|" for s in segments])
+    return xxhash.xxh3_128_hexdigest(found.encode()) if found else ""
 
 
 def _footer(path: Place) -> bytes:

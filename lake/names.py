@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from tickstate.lake.errors import LakeError
@@ -12,12 +13,16 @@ from tickstate.lake.store import Place
 
 HOUR = 3_600_000_000
 """Microseconds in an hour. Hours are numbered from the epoch: hour * HOUR is its first capture_ts."""
+REPEAT_WINDOW = 300_000_000
+"""Microseconds in which a trade id that comes again is the same trade."""
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PARTITION_COLUMNS = ("exchange", "symbol", "year", "month", "day", "hour")
 DAY_COLUMNS = PARTITION_COLUMNS[:-1]
 PART = "part-0.parquet"
+_lanes_share = lru_cache(1 << 14)
+"""Of names of hours: a plan makes each for every lane, channel and tier. Two years of them are remembered."""
 
 
 def is_daily(channel: str) -> bool:
@@ -34,6 +39,7 @@ def partition_columns(channel: str) -> tuple[str, ...]:
     return DAY_COLUMNS if is_daily(channel) else PARTITION_COLUMNS
 
 
+@lru_cache(1 << 12)
 def safe_name(raw: str) -> str | None:
     """A partition value that is safe in a path, or None where there is none.
 
@@ -44,8 +50,7 @@ def safe_name(raw: str) -> str | None:
     return name if _SAFE.fullmatch(name) else None
 
 
-@dataclass(frozen=True, order=True)
-class Lane:
+class Lane(NamedTuple):
     """One exchange and symbol: the unit within which rows are ordered."""
 
     exchange: str
@@ -64,6 +69,7 @@ def hour_time(hour: int) -> datetime:
     return _EPOCH + timedelta(hours=hour)
 
 
+@_lanes_share
 def hour_name(hour: int) -> str:
     """An hour as the command line writes it.
 
@@ -97,9 +103,14 @@ def time_name(channel: str, hour: int) -> str:
 
 def time_folder(channel: str, hour: int) -> str:
     """``year=2024/month=8/day=8/hour=23``; bars have no hour."""
+    found = _hour_folder(hour)
+    return found.rpartition("/")[0] if is_daily(channel) else found
+
+
+@_lanes_share
+def _hour_folder(hour: int) -> str:
     t = hour_time(hour)
-    day = f"year={t.year}/month={t.month}/day={t.day}"
-    return day if is_daily(channel) else f"{day}/hour={t.hour}"
+    return f"year={t.year}/month={t.month}/day={t.day}/hour={t.hour}"
 
 
 def partition_path(root: Place, channel: str, lane: Lane, hour: int) -> Place:
@@ -107,7 +118,7 @@ def partition_path(root: Place, channel: str, lane: Lane, hour: int) -> Place:
     for value in (lane.exchange, lane.symbol):
         if safe_name(value) != value:
             raise LakeError(f"{value!r} is no safe partition value", expected=f"a match of {_SAFE.pattern}")
-    return root / channel / lane.folder / time_folder(channel, hour) / PART
+    return root / f"{channel}/{lane.folder}/{time_folder(channel, hour)}/{PART}"
 
 
 def parse_folder(parts: list[str], columns: tuple[str, ...] = PARTITION_COLUMNS) -> tuple[str, str, int] | None:
@@ -124,10 +135,17 @@ def parse_folder(parts: list[str], columns: tuple[str, ...] = PARTITION_COLUMNS)
         if key != column or not eq or not value:
             return None
         values.append(unquote(value))
-    if not all(re.fullmatch(r"[0-9]{1,4}", v) for v in values[2:]):
+    hour = _parse_time(*values[2:])
+    return None if hour is None else (values[0], values[1], hour)
+
+
+@_lanes_share
+def _parse_time(*values: str) -> int | None:
+    """The hour of year, month, day and, of an hour, hour."""
+    if not all(re.fullmatch(r"[0-9]{1,4}", v) for v in values):
         return None
     try:
-        time = datetime(*(int(v) for v in values[2:]), tzinfo=UTC)
+        time = datetime(*(int(v) for v in values), tzinfo=UTC)
     except ValueError:
         return None
-    return values[0], values[1], int((time - _EPOCH).total_seconds()) // 3600
+    return int((time - _EPOCH).total_seconds()) // 3600

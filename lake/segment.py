@@ -7,16 +7,14 @@ middle of reading; the executor then starts the partition again without the file
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tickstate.kernels import order
 from tickstate.lake.digest import file_digest, fingerprint
@@ -38,6 +36,9 @@ from tickstate.lake.store import (
     place,
     without_fault,
 )
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 BATCH_ROWS = 32_768
 MAX_DECODED_BYTES = 16 << 30
@@ -93,18 +94,19 @@ class Files:
 
     def digest(self, segment: Segment) -> str:
         """Digest of a file for commit records: of its footer, the same whether reading it succeeded or not."""
-        if segment not in self._digests:
-            kept = self._kept.get(segment.path)
-            if kept is not None and kept[:2] == (segment.size, segment.modified):
-                self._digests[segment] = kept[2]
-            else:
-                self._digests[segment] = file_digest(segment)
+        found = self._digests.get(segment)
+        if found is None:
+            size, modified, found = self._kept.get(segment.path, (-1, -1, ""))
+            if (size, modified) != (segment.size, segment.modified):
+                found = file_digest(segment)
                 self._learnt = True
-        return self._digests[segment]
+            self._digests[segment] = found
+        return found
 
-    def learn(self, segments: Iterable[Segment]) -> None:
-        """Digests of files in an object store, several at a time: each is a request or two that is waited for."""
-        at_once(self.digest, [s for s in segments if is_remote(s.path) and s not in self._digests], remote=True)
+    def learn(self, segments: Sequence[Segment]) -> None:
+        """Digests of files of one place: in an object store several at a time, each a request or two to wait for."""
+        if segments and is_remote(segments[0].path):
+            at_once(self.digest, [s for s in segments if s not in self._digests], remote=True)
 
     def look_at(self, segments: Iterable[Segment]) -> None:
         """Inspect files in an object store, several at a time; the first alone, for the kernel that it may load."""
@@ -257,7 +259,8 @@ def _check_partition(file: pq.ParquetFile, segment: Segment) -> None:
         for batch in file.iter_batches(BATCH_ROWS, columns=unsure):
             for name in unsure:
                 column = batch.column(name)
-                found = pc.unique(column.cast(pa.string()) if name in ("exchange", "symbol") else column).to_pylist()
+                plain = column.cast(pa.string()) if name in ("exchange", "symbol") else column
+                found = plain.unique().to_pylist()
                 if found != [expected[name]] and found:
                     wrong = next(v for v in found if v != expected[name])
                     detail = f"column {name!r} has {wrong!r}, the path says {expected[name]!r}"
@@ -284,7 +287,7 @@ def _scan_times(file: pq.ParquetFile, segment: Segment) -> tuple[int, int, int]:
         for batch in file.iter_batches(4 * BATCH_ROWS, columns=["capture_ts"], use_threads=False):
             column = batch.column(0)
             if column.null_count:
-                row = pc.index(pc.is_null(column), True).as_py()
+                row = column.is_null().index(True).as_py()
                 raise BadFile(segment.where, "bad_time", f"capture_ts is null in row {row} of a batch")
             order.scan_times(column.view(pa.int64()).to_numpy(), carry)
     except (pa.ArrowException, OSError) as error:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -91,15 +92,17 @@ def folders(root: Place) -> list[str]:
 
 
 def walk(folder: Place, suffix: str = ".parquet") -> Iterator[tuple[str, str, Any]]:
-    """(relative path, path, stat) of every file with a suffix below a folder; no stat where it is no regular file.
+    """(relative path, path, stat) of every file with a suffix below a folder, in the order of the relative paths; no
+    stat where it is no regular file.
 
     Hidden names, and names that begin with ``_``, are work in progress. Of a bucket: one listing, and a HEAD for the
     ETag of each object so young that its time alone, in whole seconds, does not tell it from the next of its name.
     """
     if not isinstance(folder, RemotePath):
-        yield from _walk_local(folder, "", suffix)
+        yield from _walk_local(folder, suffix)
         return
     found = [(relative, stat) for relative, stat in folder.walk() if relative.endswith(suffix) and _is_shown(relative)]
+    found.sort(key=itemgetter(0))
     since = time.time_ns() - SETTLED_REMOTE
     young = [relative for relative, stat in found if stat.st_mtime_ns >= since]
     exact = dict(zip(young, at_once(lambda r: _stat(folder / r), young, remote=True), strict=True))
@@ -127,26 +130,56 @@ def modified_of(stat: Any) -> int:
     return stat.st_mtime_ns + (1 + zlib.crc32(etag.encode()) % (SECOND - 1) if etag else 0)
 
 
-def _walk_local(
-    folder: Path, prefix: str, suffix: str, depth: int = 0
-) -> Iterator[tuple[str, str, os.stat_result | None]]:  # fmt: skip
+def _walk_local(root: Path, suffix: str) -> Iterator[tuple[str, str, os.stat_result | None]]:
+    """A folder is listed once and a file is asked once for its stat. Plans spend their time here: no ``Path`` is made,
+    and no generator stands in another."""
+    below = [iter(_entries(root, "", suffix))]
+    while below:
+        for relative, entry in below[-1]:
+            if relative.endswith("/"):
+                if len(below) <= DEEPEST:
+                    below.append(iter(_entries(entry.path, relative, suffix)))
+                    break
+                continue
+            try:
+                yield relative, entry.path, entry.stat() if entry.is_file() else None
+            except FileNotFoundError:
+                continue  # it went while it was listed
+            except OSError:
+                yield relative, entry.path, None
+        else:
+            below.pop()
+
+
+def _entries(folder: str | Path, prefix: str, suffix: str) -> list[tuple[str, os.DirEntry[str]]]:
+    """The folders (they end in ``/``, which puts what they hold in its place) and files of one, by relative path."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith((".", "_")):
+                continue
+            if _is_folder(entry):
+                found.append((f"{prefix}{name}/", entry))
+            elif name.endswith(suffix):
+                found.append((prefix + name, entry))
+    found.sort(key=itemgetter(0))
+    return found
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    for entry in entries:
-        if entry.name.startswith((".", "_")):
-            continue
-        try:
-            if entry.is_dir():
-                if depth < DEEPEST:
-                    yield from _walk_local(Path(entry.path), f"{prefix}{entry.name}/", suffix, depth + 1)
-            elif entry.name.endswith(suffix):
-                yield prefix + entry.name, entry.path, entry.stat() if entry.is_file() else None
-        except FileNotFoundError:
-            continue  # it went while it was listed
-        except OSError:
-            yield prefix + entry.name, entry.path, None
+        return entry.is_dir()
+    except OSError:  # a loop of links: it is no regular file, either
+        return False
+
+
+def stat_of(path: Place) -> Any:
+    """Size and time of a file, None where there is none."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 @contextmanager

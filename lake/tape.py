@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 from tickstate.kernels import order
 from tickstate.kernels.bars import UNKNOWN
 from tickstate.lake.arrow import int64_values, one_chunk, plain
+from tickstate.lake.names import REPEAT_WINDOW
 
-REPEAT_WINDOW = 300_000_000
-"""Microseconds in which a trade id that comes again is the same trade."""
 SOURCE = "_source"
 """Column that a reader adds: which bronze symbol a trade came from, since ids are unique within one only."""
 

@@ -17,12 +17,13 @@ from tickstate.lake.commit import Commit, commit_path, read_commit, write_commit
 from tickstate.lake.files import step
 from tickstate.lake.names import HOUR, Lane, hour_name, hour_time, partition_path, time_name
 from tickstate.lake.segment import Files
-from tickstate.lake.store import Place, reading
+from tickstate.lake.store import Place, reading, stat_of
 from tickstate.lake.tape import base_of, filled_timestamps, floats, side_signs
 from tickstate.lake.write import PartitionWriter, writing
 from tickstate.runners.gold import DAY, DaySpan
+from tickstate.runners.outcome import Outcome
 from tickstate.runners.reasons import is_recorded, plain
-from tickstate.runners.worker import Changed, Outcome, Worker
+from tickstate.runners.worker import Changed, Worker
 
 BATCH_ROWS = 131_072
 
@@ -170,9 +171,10 @@ class GoldWorker(Worker):
             path = partition_path(span.silver, span.channel, span.lane, hour)
             beside = commit_path(span.silver, span.channel, span.lane, hour)
             record = read_commit(beside)
-            if record is None or record.content != content or not path.exists():
+            stat = stat_of(path)
+            if record is None or record.content != content or stat is None:
                 return True
-            if not is_recorded(self.files, path, beside, record):
+            if not is_recorded(self.files, path, stat, beside, record):
                 return True  # the rows are replaced before the record is
         return False
 

@@ -35,9 +35,10 @@ from tickstate.lake.write import PartitionWriter, read_rows, read_schema, writin
 from tickstate.runners.bars import GoldWorker
 from tickstate.runners.gold import DaySpan
 from tickstate.runners.lane import LaneRun
+from tickstate.runners.outcome import Outcome
 from tickstate.runners.reasons import plain
-from tickstate.runners.span import Span, keeps, settings_of
-from tickstate.runners.worker import Changed, Outcome, Worker
+from tickstate.runners.span import Span, aim_of, keeps, settings_of
+from tickstate.runners.worker import Changed, Worker
 
 
 def execute(span: Span | DaySpan, report: Callable[[Outcome], None] | None = None) -> list[Outcome]:
@@ -198,8 +199,8 @@ class SilverWorker(Worker):
         """The columns of the partition as it is, and those that are computed beside them."""
         span, path = self.span, partition_path(self.span.silver, self.span.channel, self.span.lane, hour)
         inputs = {c: {hour_name(h): d for h, d in digests.items()} for c, digests in span.inputs(hour).items()}
-        record, settings = self._record(hour), settings_of(span.graph, span.lane, span.config)
-        if record is None or fingerprint(path) != record.file or not keeps(span.graph, inputs, settings, record):
+        record, aim = self._record(hour), aim_of(span.graph, span.lane, span.config)
+        if record is None or fingerprint(path) != record.file or not keeps(aim, inputs, record):
             raise Changed
         held: Iterator[pa.Table] = read_rows(path)
         rest: pa.Table | None = None

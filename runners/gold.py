@@ -22,13 +22,13 @@ from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, list_channel
 from tickstate.lake.names import HOUR, Lane, hour_name, partition_path, time_name
 from tickstate.lake.segment import Files
-from tickstate.lake.store import Place, folders, snapshot
+from tickstate.lake.store import Place, folders, snapshot, stat_of
 from tickstate.runners import reasons
 from tickstate.runners.choice import DEFAULT, rule_kinds
 from tickstate.runners.config import Config
+from tickstate.runners.outcome import Outcome
 from tickstate.runners.plan import Clock, Planned
 from tickstate.runners.selection import Selection, is_chosen
-from tickstate.runners.worker import Outcome
 
 DAY = 24
 """Hours of a day: partitions of gold carry the number of their first hour."""
@@ -252,7 +252,8 @@ def _doubts(
             found[hour] = "it has no commit record"
         else:
             path, beside = partition_path(silver, channel, lane, hour), commit_path(silver, channel, lane, hour)
-            if path.exists() and not reasons.is_recorded(plan.files, path, beside, records[hour]):
+            stat = stat_of(path)
+            if stat is not None and not reasons.is_recorded(plan.files, path, stat, beside, records[hour]):
                 found[hour] = "its file is not the one that was recorded"
     return found
 
@@ -306,12 +307,13 @@ def _reasons(
 ) -> list[str]:  # fmt: skip
     gold = plan.gold
     path, beside = partition_path(gold, target, lane, day), commit_path(gold, target, lane, day)
-    found = reasons.output_reasons(plan.files, path, beside, record)
-    if record is None or not path.exists():
+    stat = stat_of(path)
+    found = reasons.output_reasons(plan.files, path, stat, beside, record)
+    if record is None or stat is None:
         return found
     found += reasons.input_reasons("silver", {channel: {hour_name(h): c for h, c in contents.items()}}, record)
     columns = [c.name for f in kind.families for c in f.columns()]
-    found += reasons.definition_reasons(kind.definition(), reasons.plain(settings), columns, record)
+    found += reasons.definition_reasons(reasons.plain(kind.definition()), reasons.plain(settings), columns, record)
     if record.cutoff != cutoff and not found:
         until = "the day is" if cutoff is None else f"rows up to {np.datetime64(cutoff, 'us')} are"
         found.append(f"{until} complete")

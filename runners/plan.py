@@ -16,13 +16,13 @@ from tickstate.lake.errors import LakeError
 from tickstate.lake.listing import Listing, Segment, list_channel, normalize_quotes
 from tickstate.lake.names import HOUR, Lane, hour_name, parse_hour, partition_path, time_name
 from tickstate.lake.segment import Files
-from tickstate.lake.store import Place, snapshot
+from tickstate.lake.store import Place, snapshot, stat_of
 from tickstate.runners import reasons
 from tickstate.runners.choice import silver_names
 from tickstate.runners.held import Held, Holding, without_orphans
+from tickstate.runners.outcome import Outcome
 from tickstate.runners.selection import Selection, channels_of, check_names, is_chosen, is_within
-from tickstate.runners.span import Span, inputs_of, keeps, settings_of
-from tickstate.runners.worker import Outcome
+from tickstate.runners.span import Aim, Span, aim_of, inputs_of, keeps
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ class Plan:
     known: dict[str, Quarantined] = field(default_factory=dict)
     """Files that partitions which are up to date were made without, by path."""
     listings: dict[str, Listing] = field(default_factory=dict)
-    digests: dict[tuple[Segment, ...], str] = field(default_factory=dict)
+    digests: dict[tuple[str, Lane, int], str] = field(default_factory=dict)
+    """Of the bronze of a channel, lane and hour."""
     failed: list[Outcome] = field(default_factory=list)
     """Partitions that cannot be made, and why."""
     notices: list[str] = field(default_factory=lambda: [f"left out: {e}" for e in default_registry().left_out])
@@ -134,11 +135,13 @@ class Plan:
 
     def digest(self, channel: str, lane: Lane, input_channel: str, hour: int) -> str:
         """The digest of these segments, empty where there are none."""
-        segments = self.segments(channel, lane, input_channel, hour)
-        if segments not in self.digests:
+        source = lane if input_channel == channel else self.selection.config.trades_lane(lane)
+        found = self.digests.get((input_channel, source, hour))
+        if found is None:
+            segments = self.listing(input_channel).segments(source, hour)
             self.files.learn(segments)
-            self.digests[segments] = hour_digest(segments, self.files.digest)
-        return self.digests[segments]
+            found = self.digests[input_channel, source, hour] = hour_digest(segments, self.files.digest)
+        return found
 
     def complete(self, channel: str, lane: Lane, input_channel: str) -> int:
         """The time (us) before which bronze of a channel is complete: its last row's, or now - grace."""
@@ -185,9 +188,10 @@ def make_plan(selection: Selection, files: Files | None = None, clock: Clock | N
 def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
     selection, config = plan.selection, plan.selection.config
     select = silver_names(channel, selection.features or config.features)
-    graphs: dict[tuple[str, ...], Graph] = {}
+    aims: dict[tuple[str, ...], Aim] = {}
     holding = Holding(channel, config.settings_of(lane), config.params_of(lane))
-    hours = set(plan.listing(channel).lanes[lane])
+    listed = plan.listing(channel).lanes[lane]
+    hours = set(listed)
     if channel == "orderbook" and config.settings_of(lane).sample:
         # the stamp decides the partition: the last interval ends in the next hour, and gaps are filled beyond
         hours |= {h + k for h in hours for k in range(1, 2 + config.settings_of(lane).sample_reach_us // HOUR)}
@@ -195,32 +199,31 @@ def _plan_lane(plan: Plan, channel: str, lane: Lane) -> None:
         hours |= _sampled_before(plan, channel, lane, hours)
     before, broken, last_record = None, False, None
     records = read_commits(plan.silver, channel, lane, hours)
-    plan.files.learn(s for h in hours if is_within(h, selection) for s in plan.segments(channel, lane, channel, h))
+    plan.files.learn([s for h, segments in listed.items() if is_within(h, selection) for s in segments])
     chained = sorted({c for r in records.values() if r is not None and r.chain for c in holding.of(r).columns})
     for hour in sorted(hours):
         record = records[hour]
         held = holding.of(record)
         keep = tuple(chained) or held.columns  # a chain holds the same columns throughout
-        if keep not in graphs:
-            graphs[keep] = build_graph(
-                channel, select, keep=keep, settings=config.settings_of(lane), params=config.params_of(lane)
-            )
-        graph = graphs[keep]
+        if keep not in aims:
+            settings, params = config.settings_of(lane), config.params_of(lane)
+            aims[keep] = aim_of(build_graph(channel, select, keep=keep, settings=settings, params=params), lane, config)
+        aim = aims[keep]
+        graph = aim.graph
         cutoff = _cutoff(plan, channel, lane, hour, graph, record)
         if is_within(hour, selection) and cutoff != _NOT_YET:
-            why, kept = _reasons(plan, channel, lane, hour, graph, record, cutoff, held)
+            why, kept = _reasons(plan, channel, lane, hour, aim, record, cutoff, held)
             if held.orphans and why:
                 plan.failed.append(Outcome(channel, lane, hour, error=f"{held.error} ({'; '.join(why)})"))
                 before, last_record = hour, record
                 continue
             if graph.unbounded and not why:
                 why = _chain_reasons(record, last_record)
-            columns = tuple(c.name for c in graph.columns)
             conditional = graph.unbounded and broken and not why
             link = before if graph.unbounded else None
             until = None if record is None else record.cutoff or (hour + 1) * HOUR
             plan.partitions.append(
-                Planned(channel, lane, hour, tuple(why), columns, cutoff, link, until, kept, conditional)
+                Planned(channel, lane, hour, tuple(why), tuple(aim.columns), cutoff, link, until, kept, conditional)
             )
             broken = broken or bool(why)
             if held.orphans:
@@ -269,13 +272,14 @@ def _chain_reasons(record: Commit | None, before: Commit | None) -> list[str]:
 
 
 def _reasons(
-    plan: Plan, channel: str, lane: Lane, hour: int, graph: Graph, record: Commit | None, cutoff: int | None, held: Held
+    plan: Plan, channel: str, lane: Lane, hour: int, aim: Aim, record: Commit | None, cutoff: int | None, held: Held
 ) -> tuple[list[str], tuple[str, ...]]:
     """Why a partition is stale, in words for ``features plan``; and which of its columns hold nevertheless."""
-    silver = plan.silver
+    silver, graph = plan.silver, aim.graph
     path, beside = partition_path(silver, channel, lane, hour), commit_path(silver, channel, lane, hour)
-    found = reasons.output_reasons(plan.files, path, beside, record)
-    if record is None or not path.exists():
+    stat = stat_of(path)
+    found = reasons.output_reasons(plan.files, path, stat, beside, record)
+    if record is None or stat is None:
         return found, ()
     whole = not found and record.cutoff is None and not record.quarantined and not record.chain
     inputs = {
@@ -286,12 +290,11 @@ def _reasons(
         for c, names in record.inputs.items():  # how far back an orphan looked, its record alone knows
             today = {n: plan.digest(channel, lane, c, parse_hour(n)) for n in names}
             inputs[c] = inputs.get(c, {}) | {n: d for n, d in today.items() if d}
-        record = without_orphans(record, held, graph.definition())
+        record = without_orphans(record, held, aim.definition)
     found += reasons.input_reasons("bronze", inputs, record, hour_name(hour))
-    settings = settings_of(graph, lane, plan.selection.config)
-    found += reasons.definition_reasons(graph.definition(), settings, [c.name for c in graph.columns], record)
-    alike = whole and cutoff is None and not graph.unbounded and not settings.get("sample") and not held.orphans
-    kept = tuple(record.columns) if alike and found and keeps(graph, inputs, settings, record) else ()
+    found += reasons.definition_reasons(aim.definition, aim.settings, aim.columns, record)
+    alike = whole and cutoff is None and not graph.unbounded and not aim.settings.get("sample") and not held.orphans
+    kept = tuple(record.columns) if alike and found and keeps(aim, inputs, record) else ()
     for q in record.quarantined:
         if plan.files.fingerprint(plan.selection.bronze / q.path) != q.fingerprint:
             found.append(f"quarantined file changed: {q.path}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tickstate.lake.commit import FORMAT, Commit
@@ -10,26 +10,25 @@ from tickstate.lake.segment import Files
 from tickstate.lake.store import Place
 
 
-def output_reasons(files: Files, path: Place, beside: Place, record: Commit | None) -> list[str]:
-    """What is wrong with the output itself; ``beside``: where its record lies."""
-    size = path.stat().st_size if path.exists() else None
+def output_reasons(files: Files, path: Place, stat: Any, beside: Place, record: Commit | None) -> list[str]:
+    """What is wrong with the output itself; ``stat``: None where it is not there, ``beside``: where its record lies."""
     if record is None:
-        return ["no output yet" if size is None else "no commit record"]
-    if size is None:
+        return ["no output yet" if stat is None else "no commit record"]
+    if stat is None:
         return ["output missing"]
     found = []
-    if size != record.size:
-        found.append(f"output has {size} bytes, the record says {record.size}")
-    elif not is_recorded(files, path, beside, record):
+    if stat.st_size != record.size:
+        found.append(f"output has {stat.st_size} bytes, the record says {record.size}")
+    elif not is_recorded(files, path, stat, beside, record):
         found.append("output is not the one that was recorded")
     if record.format != FORMAT:
         found.append(f"written by format {record.format}, now {FORMAT}")
     return found
 
 
-def is_recorded(files: Files, path: Place, beside: Place, record: Commit) -> bool:
+def is_recorded(files: Files, path: Place, stat: Any, beside: Place, record: Commit) -> bool:
     """Whether an output is the one its record speaks of. One that is older than its record is; else its bytes say."""
-    if path.stat().st_mtime_ns <= beside.stat().st_mtime_ns:
+    if stat.st_mtime_ns <= beside.stat().st_mtime_ns:
         return True  # the record is written last: nobody has replaced the output since
     return files.fingerprint(path) == record.file
 
@@ -39,6 +38,8 @@ def input_reasons(tier: str, inputs: Mapping[str, Mapping[str, str]], record: Co
     found = []
     for source, now in inputs.items():
         before = record.inputs.get(source, {})
+        if now == before:
+            continue
         for name in sorted(now.keys() | before.keys()):
             what = f"{tier} {source} {name}{'' if name == own or not own else ' (lookback)'}"
             if name not in before:
@@ -51,14 +52,15 @@ def input_reasons(tier: str, inputs: Mapping[str, Mapping[str, str]], record: Co
 
 
 def definition_reasons(
-    definition: Mapping[str, Any], settings: Mapping[str, Any], columns: Iterable[str], record: Commit
-) -> list[str]:
-    """Which settings, versions, parameters or columns are others than those it was made with."""
-    found = []
+    now: Mapping[str, Any], settings: Mapping[str, Any], columns: list[str], record: Commit
+) -> list[str]:  # fmt: skip
+    """Which settings, versions, parameters or columns are others than those it was made with; all of them ``plain``."""
+    if settings == record.settings and now == record.features and columns == record.columns:
+        return []
+    found, before = [], record.features
     for key in sorted(settings.keys() | record.settings.keys()):
         if settings.get(key) != record.settings.get(key):
             found.append(f"setting {key} was {record.settings.get(key)}, is {settings.get(key)}")
-    now, before = plain(definition), record.features
     for name in sorted(now.keys() | before.keys()):
         if name not in before:
             found.append(f"feature {name} is new")

@@ -10,9 +10,8 @@ from typing import Any
 from tickstate.features.graph import Graph, build_graph
 from tickstate.lake.commit import Commit
 from tickstate.lake.listing import Segment
-from tickstate.lake.names import HOUR, Lane
+from tickstate.lake.names import HOUR, REPEAT_WINDOW, Lane
 from tickstate.lake.store import Place
-from tickstate.lake.tape import REPEAT_WINDOW
 from tickstate.runners import reasons
 from tickstate.runners.config import Config
 
@@ -129,14 +128,27 @@ def settings_of(graph: Graph, lane: Lane, config: Config) -> dict[str, Any]:
     return found
 
 
-def keeps(
-    graph: Graph, inputs: Mapping[str, Mapping[str, str]], settings: Mapping[str, Any], record: Commit
-) -> bool:  # fmt: skip
+@dataclass(frozen=True)
+class Aim:
+    """What partitions should be like today, as commit records say it: the same for a lane's hours of one graph."""
+
+    graph: Graph
+    definition: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    columns: list[str]
+
+
+def aim_of(graph: Graph, lane: Lane, config: Config) -> Aim:
+    """The aim for a lane's partitions of a graph."""
+    columns = [c.name for c in graph.columns]
+    return Aim(graph, reasons.plain(graph.definition()), reasons.plain(settings_of(graph, lane, config)), columns)
+
+
+def keeps(aim: Aim, inputs: Mapping[str, Mapping[str, str]], record: Commit) -> bool:
     """Whether all that a partition's columns were made of is the same today, so that others may join them."""
-    definition = reasons.plain(graph.definition())
     return (
         all(inputs.get(c, {}).get(h) == d for c, hours in record.inputs.items() for h, d in hours.items())
-        and all(settings.get(k) == v for k, v in record.settings.items())
-        and all(definition.get(name) == made for name, made in record.features.items())
-        and set(record.columns) <= {c.name for c in graph.columns}
+        and all(aim.settings.get(k) == v for k, v in record.settings.items())
+        and all(aim.definition.get(name) == made for name, made in record.features.items())
+        and set(record.columns).issubset(aim.columns)
     )

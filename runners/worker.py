@@ -5,42 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from filelock import Timeout
 
 from tickstate.lake.behind import Behind
-from tickstate.lake.commit import Quarantined
 from tickstate.lake.errors import StoreError
-from tickstate.lake.names import Lane, time_name
 from tickstate.lake.segment import Files
 from tickstate.lake.store import persistent
 from tickstate.runners.locks import partition_lock
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one partition."""
-
-    channel: str
-    lane: Lane
-    hour: int
-    error: str = ""
-    """Empty: written and committed, unless ``changed``."""
-    busy: bool = False
-    """Another runner is at it."""
-    changed: bool = False
-    """Its input changed while it was read: nothing was written, plan again."""
-    counters: dict[str, int] = field(default_factory=dict)
-    quarantined: tuple[Quarantined, ...] = ()
-    cutoff: int | None = None
-    """The hour is open: rows before this time (us)."""
-    dropped_state: str = ""
-    """Why a saved state was not used and the lane started from its lookback."""
-
-    def __str__(self) -> str:
-        return f"{self.channel} {self.lane} {time_name(self.channel, self.hour)}"
+from tickstate.runners.outcome import Outcome
 
 
 class Changed(Exception):  # noqa: N818 - not an error: the plan is out of date
