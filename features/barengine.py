@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tickstate.features.barcolumns import CLOSE, ZERO, BarColumns
 from tickstate.features.bars import AUTO, LARGEST, BarRule, as_number
@@ -254,6 +253,8 @@ class BarBuilder:
 
     def _filled(self, table: pa.Table) -> pa.Table:
         """The bars with flat ones in the intervals between them."""
+        import pyarrow.compute as pc  # it takes longest of all to import, and a plan is made without it
+
         width = self.kind.rule["seconds"] * SECOND
         start = table.column("bar_start").cast(pa.int64()).to_numpy()
         price = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,11 @@ from tickstate.lake.feed import TradeFeed
 from tickstate.lake.names import Lane, hour_time
 from tickstate.lake.tape import quote_rows, trade_rows
 
-_FLAG_NAMES = pa.array(FLAGS)
+
+@cache
+def _flag_names() -> pa.Array:
+    """Made where rows are, not at import: pyarrow imports pandas, where it is installed, for the first array of all."""
+    return pa.array(FLAGS)
 
 
 def rows_of(channel: str, table: pa.Table, settings: Settings) -> Rows:
@@ -88,7 +93,7 @@ def _keys(channel: str, rows: Rows, first_row: int) -> dict[str, pa.Array]:
     latency = latency_ms(rows.table)
     found = {"row_id": pa.array(np.arange(first_row, first_row + n)), "latency_ms": pa.array(latency, from_pandas=True)}
     if channel == "orderbook":
-        found["book_flag"] = _FLAG_NAMES.take(pa.array(rows.flag))
+        found["book_flag"] = _flag_names().take(pa.array(rows.flag))
     return found
 
 

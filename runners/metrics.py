@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from tickstate.features.base import FeatureError
 from tickstate.lake.names import HOUR, Lane
+from tickstate.runners.outcome import Outcome
 from tickstate.runners.run import AnyPlan, Observer
-from tickstate.runners.worker import Outcome
 
 
 class Metrics:

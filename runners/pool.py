@@ -24,11 +24,10 @@ from typing import Any, NamedTuple, Protocol
 
 from tickstate.kernels import _jit, _prepare
 from tickstate.kernels.errors import TickstateError
-from tickstate.runners.executor import execute
 from tickstate.runners.gold import DaySpan
+from tickstate.runners.outcome import Outcome
 from tickstate.runners.selection import Selection
 from tickstate.runners.span import Span
-from tickstate.runners.worker import Outcome
 
 AnySpan = Span | DaySpan
 Report = Callable[[Outcome], None]
@@ -187,6 +186,8 @@ def run_spans(spans: Iterable[AnySpan], executor: Executor, report: Report) -> l
         else:
             for outcome in outcomes:
                 report(outcome)
+
+    from tickstate.runners.executor import execute  # pyarrow's half, and no use to a run with nothing to do
 
     for span in spans:
         while len(futures) >= window():

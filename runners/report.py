@@ -14,8 +14,8 @@ import click
 from tickstate.lake.names import is_daily
 
 if TYPE_CHECKING:  # they load pyarrow, which listing features does not need
+    from tickstate.runners.outcome import Outcome
     from tickstate.runners.run import AnyPlan, Summary
-    from tickstate.runners.worker import Outcome
 
 EVERY_SECONDS = 5.0
 

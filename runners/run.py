@@ -21,11 +21,11 @@ from tickstate.lake.names import Lane, is_daily
 from tickstate.lake.segment import Files
 from tickstate.lake.store import Place
 from tickstate.runners.gold import PENDING, GoldPlan, kinds_of, make_gold_plan, waiting_hours
+from tickstate.runners.outcome import Outcome
 from tickstate.runners.plan import Plan, Planned, make_plan
 from tickstate.runners.pool import AnySpan, GivenPool, LocalPool, Pool, PoolLost, Work, run_alone, run_spans
 from tickstate.runners.selection import Selection
 from tickstate.runners.span import Span
-from tickstate.runners.worker import Outcome
 
 AnyPlan = Plan | GoldPlan
 

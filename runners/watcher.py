@@ -18,11 +18,12 @@ from tickstate.lake.names import Lane
 from tickstate.lake.segment import Files
 from tickstate.runners.executor import worker_for
 from tickstate.runners.gold import DaySpan, make_gold_plan, waiting_hours
+from tickstate.runners.outcome import Outcome
 from tickstate.runners.plan import Clock, Planned, make_plan
 from tickstate.runners.run import LONGEST_SPAN, AnyPlan, Observer, Silent, Summary, check_bars, digests_path, prepare
 from tickstate.runners.selection import Selection
 from tickstate.runners.span import Span
-from tickstate.runners.worker import Outcome, Worker
+from tickstate.runners.worker import Worker
 
 MICRO = 1_000_000
 
