@@ -9,11 +9,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 from tickstate.kernels import _jit
 from tickstate.kernels._jit import Kernel
 from tickstate.kernels.errors import TickstateError
 
+Function = Callable[..., Any]
 MOST_PROCESSES = 3
 """That help to compile: more would wait for the kernel that takes longest, a quarter of the CPU time of all."""
 KERNELS_A_PROCESS = 4
@@ -41,11 +43,11 @@ def prepare(kernels: Iterable[Kernel], announce: Callable[[int], None] | None = 
     Other processes help where cores are free. A kernel that cannot be compiled is left for its first call to say so:
     nothing else need suffer.
     """
-    missing = sorted((k for k in kernels if not k.is_ready()), key=_size, reverse=True)
+    missing = [k for k in kernels if not k.is_ready()]
     if missing and announce is not None:
         announce(len(missing))
-    waiting = deque(missing)
-    with _processes(waiting, min(MOST_PROCESSES, _cores() - 1, len(missing) // KERNELS_A_PROCESS)):
+    waiting = deque(_groups(missing))
+    with _processes(waiting, min(MOST_PROCESSES, _cores() - 1, len(missing) // KERNELS_A_PROCESS, len(waiting) - 1)):
         _compile(_taken(waiting))
     _compile(k for k in missing if not k.is_ready())  # what they could not import or compile, or died of
 
@@ -56,19 +58,38 @@ def _compile(kernels: Iterable[Kernel]) -> None:
             kernel.dispatcher  # noqa: B018 - the property compiles
 
 
-def _taken(waiting: deque[Kernel]) -> Iterator[Kernel]:
+def _groups(kernels: Iterable[Kernel]) -> list[list[Kernel]]:
+    """Kernels that have at least half of their code in common with others of their group: what takes longest first.
+
+    A process compiles a helper once, for all of its kernels that call it; two processes would each compile it.
+    """
+    found: list[tuple[list[Kernel], set[Function]]] = []
+    for kernel in sorted(kernels, key=_size, reverse=True):
+        functions = set(_jit.called(kernel.function))
+        for group, known in found:
+            if 2 * _length(functions & known) >= _length(functions):
+                group.append(kernel)
+                known |= functions
+                break
+        else:
+            found.append(([kernel], functions))
+    found.sort(key=lambda f: _length(f[1]), reverse=True)
+    return [group for group, _ in found]
+
+
+def _taken(waiting: deque[list[Kernel]]) -> Iterator[Kernel]:
     """Kernels that nobody else has taken."""
     while True:
         try:
-            kernel = waiting.popleft()
+            group = waiting.popleft()
         except IndexError:
             return
-        yield kernel
+        yield from group
 
 
 @contextmanager
-def _processes(waiting: deque[Kernel], count: int) -> Iterator[None]:
-    """Have processes that compile into the cache, one of the kernels that are ``waiting`` at a time each.
+def _processes(waiting: deque[list[Kernel]], count: int) -> Iterator[None]:
+    """Have processes that compile into the cache, one of the groups that are ``waiting`` at a time each.
 
     They are no children of ``multiprocessing``, which would import the main module, and have none of their own.
     """
@@ -101,7 +122,7 @@ def _processes(waiting: deque[Kernel], count: int) -> Iterator[None]:
                 thread.join()
 
 
-def _feed(process: subprocess.Popen[str], waiting: deque[Kernel]) -> None:
+def _feed(process: subprocess.Popen[str], waiting: deque[list[Kernel]]) -> None:
     """Give a process one kernel after the other."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -115,7 +136,11 @@ def _feed(process: subprocess.Popen[str], waiting: deque[Kernel]) -> None:
 
 def _size(kernel: Kernel) -> int:
     """Roughly how long a kernel takes to compile: the length of its code and of all that it calls."""
-    return sum(len(function.__code__.co_code) for function in _jit.called(kernel.function))
+    return _length(_jit.called(kernel.function))
+
+
+def _length(functions: Iterable[Function]) -> int:
+    return sum(len(function.__code__.co_code) for function in functions)
 
 
 def _cores() -> int:

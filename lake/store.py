@@ -153,16 +153,19 @@ def _walk_local(root: Path, suffix: str) -> Iterator[tuple[str, str, os.stat_res
 
 def _entries(folder: str | Path, prefix: str, suffix: str) -> list[tuple[str, os.DirEntry[str]]]:
     """The folders (they end in ``/``, which puts what they hold in its place) and files of one, by relative path."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:
+        return []
     found = []
-    with suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name.startswith((".", "_")):
-                continue
-            if _is_folder(entry):
-                found.append((f"{prefix}{name}/", entry))
-            elif name.endswith(suffix):
-                found.append((prefix + name, entry))
+    for entry in entries:
+        name = entry.name
+        if name.startswith((".", "_")):
+            continue
+        if _is_folder(entry):
+            found.append((f"{prefix}{name}/", entry))
+        elif name.endswith(suffix):
+            found.append((prefix + name, entry))
     found.sort(key=itemgetter(0))
     return found
 

@@ -271,6 +271,7 @@ def test_other_processes_help_to_compile(compiling, tmp_path, monkeypatch):
     outer = importlib.import_module("shared.outer")
     wanted = [getattr(outer, name) for name in names]
     monkeypatch.setattr(_prepare, "_cores", lambda: 2)
+    monkeypatch.setattr(_prepare, "_groups", lambda kernels: [[k] for k in kernels])
     taken = _prepare._taken
 
     def taken_elsewhere(waiting):
@@ -317,7 +318,7 @@ def test_a_module_may_print_and_read_where_others_compile(compiling, tmp_path, m
     (folder / "outer.py").write_text(f"import os, sys\nfrom contextlib import suppress\n{helps}{noise}\n{text}")
     monkeypatch.syspath_prepend(tmp_path)
     grow_all = importlib.import_module(f"{name}.outer").grow_all
-    waiting = deque([grow_all])
+    waiting = deque([[grow_all]])
     with _prepare._processes(waiting, 1):
         pass
     assert not waiting
@@ -326,13 +327,25 @@ def test_a_module_may_print_and_read_where_others_compile(compiling, tmp_path, m
 
 @pytest.mark.kernels
 def test_an_interrupted_compilation_leaves_no_process(compiling):
-    waiting = deque([_jit.Kernel(k.function, typed=True) for k in list(TYPED.values())[:9]])
+    waiting = deque([[_jit.Kernel(k.function, typed=True)] for k in list(TYPED.values())[:9]])
     before = threading.active_count()
     with pytest.raises(KeyboardInterrupt), _prepare._processes(waiting, 2):
         assert threading.active_count() == before + 2
         raise KeyboardInterrupt
     assert not waiting
     assert threading.active_count() == before
+
+
+@pytest.mark.kernels
+def test_kernels_that_share_their_code_are_compiled_by_one_process():
+    groups = _prepare._groups(TYPED.values())
+    assert sorted(k.__name__ for group in groups for k in group) == sorted(k.__name__ for k in TYPED.values())
+    together = {k.__name__: i for i, group in enumerate(groups) for k in group}
+    assert together["moment_windows"] == together["moment_window"], "the same moments, of several columns and of one"
+    assert len({together[name] for name in ("moment_windows", "rank_in_window", "vpin")}) == 3
+    code = [{f for k in group for f in _jit.called(k.function)} for group in groups]
+    lengths = [sum(len(f.__code__.co_code) for f in functions) for functions in code]
+    assert lengths == sorted(lengths, reverse=True), "what takes longest begins first"
 
 
 @pytest.mark.kernels
