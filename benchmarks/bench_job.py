@@ -14,7 +14,7 @@ from busy import FIRST_HOUR, write_busy_hour
 from pinned import rounds
 
 HOURS, ROWS = 8, 100_000
-ROUNDS = 3
+ROUNDS = 5
 
 
 @pytest.fixture(scope="module")

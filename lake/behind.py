@@ -1,9 +1,10 @@
-"""What comes after computing, in a thread of its own: a partition is encoded and committed while the next is computed.
+"""What comes after computing, in threads of their own: a partition is encoded and committed while the next is computed.
 
-Three threads share a lane's work, each a step behind the other: one reads (``runners/ahead.py``), the worker's own
-computes, and this one does all that the computed rows still need: encoding, footer, fsync, replace, commit record. What
-it is given it does in the order it was given, so that the partitions of a lane are committed one after the other, each
-record behind its data, as if there was no thread; only what is computed meanwhile is further on.
+Four threads share a lane's work, each a step behind the other: one reads (``runners/ahead.py``), the worker's own
+computes, one encodes the row groups that are computed, and one commits: footer, fsync, replace, commit record. The last
+two are a ``Behind`` each: encoding is work, committing is mostly waiting for the disk, in which the next partition is
+encoded. What either is given it does in the order it was given, so that the partitions of a lane are committed one
+after the other, each record behind its data, as if there was no thread; only what is computed meanwhile is further on.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ class Behind:
     So that beside the rows that are computed, those of one row group are held, and one partition is unfinished.
     """
 
-    def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "tickstate-write")
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(1, f"tickstate-{name}")
         self._before: Future[Any] | None = None
         self._last: Future[Any] | None = None
 

@@ -73,12 +73,16 @@ class PartitionWriter:
             self._count -= ROW_GROUP_ROWS
         self._waiting = [whole.slice(begin)] if self._count else []
 
-    def close(self) -> str:
-        """Write what waits and the footer, in the calling thread, which may be ``behind``; returns the content hash."""
-        self._settle()
+    def finish(self) -> None:
+        """Have what waits encoded as well: no more rows come."""
         if self._count:
-            self._encode(pa.concat_tables(self._waiting))
-            self._waiting = []
+            self._flush(pa.concat_tables(self._waiting))
+            self._waiting, self._count = [], 0
+
+    def close(self) -> str:
+        """Write the footer once all is encoded, in the calling thread, not ``behind``; returns the content hash."""
+        self.finish()
+        self._settle()
         self._file.close()
         return self._content.hexdigest()
 
@@ -162,4 +166,4 @@ def writing(
 
 
 def _thread(behind: Behind | None) -> AbstractContextManager[Behind]:
-    return closing(Behind()) if behind is None else nullcontext(behind)
+    return closing(Behind("encode")) if behind is None else nullcontext(behind)

@@ -122,7 +122,7 @@ class SilverWorker(Worker):
                 self.files.set_bad(next(s for s in known if s.where == bad.relative), bad)
 
     def _attempt(self, hour: int) -> list[Outcome] | Callable[[], list[Outcome]]:
-        """Compute one partition, its last row group still to be encoded; returns what is left to do."""
+        """Compute one partition and have it encoded; returns what is left to do."""
         span, lane = self.span, self.lane
         end = span.cutoffs.get(hour, (hour + 1) * HOUR)
         if hour in span.conditional and self._chain_holds(hour):
@@ -148,6 +148,7 @@ class SilverWorker(Worker):
                 for table in self._joined(hour, schema, found) if span.kept else found:
                     writer.write(table)
                     del table  # the writer alone holds it now
+            writer.finish()
             bad = self._bad_files(hour)
             chain = {name: Link(began[name], ended) for name, ended in self._chain_state().items()}
             made = {
@@ -166,7 +167,7 @@ class SilverWorker(Worker):
         made: dict[str, Any],
         dropped: str,
     ) -> list[Outcome]:
-        """Write what waits and commit the partition, while the lane is further on already.
+        """Commit the partition once it is encoded, while the lane is further on already.
 
         ``file``: what replaces the partition once it is left; ``made``: what its record says of the rows.
         """

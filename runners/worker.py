@@ -42,6 +42,7 @@ class Worker:
     def __init__(self, span: Any, files: Files, patience: float = -1) -> None:
         self.span, self.files, self._patience = span, files, patience
         self._behind: Behind
+        self._commits: Behind
         self._unfinished: Unfinished | None = None
 
     def update(self, span: Any) -> None:
@@ -98,9 +99,9 @@ class Worker:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """Have the thread behind; what is with it is waited for, even where ``run`` is interrupted."""
+        """Have the threads behind; what is with them is waited for, even where ``run`` is interrupted."""
         try:
-            with closing(Behind()) as self._behind:
+            with closing(Behind("encode")) as self._behind, closing(Behind("commit")) as self._commits:
                 yield
         finally:
             last, self._unfinished = self._unfinished, None
@@ -116,7 +117,7 @@ class Worker:
                 made = persistent(lambda: self._make(hour))
                 if isinstance(made, list):
                     return made
-                rest = self._behind.submit(made)
+                rest = self._commits.submit(made)
             except Exception as error:
                 return self._said(hour, error)
             return Unfinished(hour, rest, stack.pop_all())
@@ -167,7 +168,7 @@ class Worker:
     def _make(self, hour: int) -> list[Outcome] | Callable[[], list[Outcome]]:
         """Compute what ``hour`` stands for; nothing where another runner has done it.
 
-        Returns what became of it, or what is left to do: it is done in the thread ``self._behind``, the partition's
+        Returns what became of it, or what is left to do: it is done in the thread ``self._commits``, the partition's
         lock held, and must not touch what computing the next one changes.
         """
         raise NotImplementedError

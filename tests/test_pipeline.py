@@ -285,7 +285,7 @@ def test_two_that_want_what_the_other_holds(tmp_path, monkeypatch):
 
 def test_behind_holds_one_act_beside_the_one_that_runs():
     """Who gives a second one waits until the first is done; errors stay with their own."""
-    behind, go, done = Behind(), threading.Event(), []
+    behind, go, done = Behind("test"), threading.Event(), []
 
     def first():
         assert go.wait(30)
