@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from tickstate.features.base import Column, Feature, Fusion, Param
-from tickstate.kernels import levels, structure, whole
+from tickstate.kernels import bands, levels, slope, structure, whole
 
 TOUCH = ("bid_price", "bid_size", "ask_price", "ask_size")
 WHOLE = Fusion(
@@ -83,7 +83,7 @@ class DepthBands(Feature):
             (0, 1, 2, 5, 10, 25, 50), "band edges", "bps", minimum=0, ascending=True
         )
     }  # fmt: skip
-    kernel = structure.depth_bands
+    kernel = bands.depth_bands
 
     def columns(self) -> tuple[Column, ...]:
         found = [
@@ -129,7 +129,7 @@ class BookVwap(Feature):
 class SmartDepth(Feature):
     """Depth discounted exponentially by its distance from the mid."""
 
-    name, group, version = "smart_depth", "structure", 2
+    name, group, version = "smart_depth", "structure", 3
     fusion = WHOLE
     inputs = TOUCH
     params = {"decay_bps": Param(2.0, "distance over which depth loses a factor e", "bps", above=0.0)}
@@ -156,7 +156,7 @@ class BookSlope(Feature):
         Column("bid_slope_regression", "lots/bps", "least-squares slope of cumulative bid size on d", "below 3 levels"),
         Column("ask_slope_regression", "lots/bps", "the same of the ask", "below 3 levels"),
     )
-    kernel = structure.book_slope
+    kernel = slope.book_slope
 
 
 class CenterOfGravity(Feature):

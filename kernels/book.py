@@ -18,6 +18,7 @@ from tickstate.kernels._jit import (
     helper,
     kernel,
 )  # fmt: skip
+from tickstate.kernels.blocks import ROWS, At
 
 OK, EMPTY, ONE_SIDED, BAD_VALUE, UNSORTED, CROSSED, LOCKED = range(7)
 
@@ -27,29 +28,61 @@ FLAGS = ("ok", "empty", "one_sided", "bad_value", "unsorted", "crossed", "locked
 FAULT_VALUE, FAULT_ORDER = 1, 2
 
 
-ROWS = 128
-"""Snapshots that are turned at once from levels side by side into rows side by side."""
 WIDEST = 512
-"""Levels a snapshot up to which that is done."""
+"""Levels a snapshot up to which snapshots are turned together."""
 
 
 @helper
-def fill_lists(offsets, starts, widths):
-    """Where each list begins and how many values it has; returns the greatest of those."""
-    widest = 0
-    for r in range(starts.shape[0]):
-        starts[r] = offsets[r]
+def measure_lists(offsets, widths):
+    """How many values each list has; returns the least and the greatest of those."""
     for r in range(widths.shape[0]):
         widths[r] = offsets[r + 1] - offsets[r]
-        widest = max(widest, widths[r])
-    return widest
+    low, high = widths[0], widths[0]
+    for r in range(widths.shape[0]):
+        low, high = min(low, widths[r]), max(high, widths[r])
+    return low, high
 
 
 @helper
-def fill_level(values, starts, widths, level, out):
-    """out = value ``level`` of each list, NaN where it has fewer."""
+def copy_lists(values, offsets, narrowest, width, out):
+    """out = the lists one after the other, NaN where one has fewer than ``width`` values; each has ``narrowest``."""
+    first, last = offsets[0], offsets[offsets.shape[0] - 1]
+    if narrowest == width:
+        out[: last - first] = values[first:last]
+        return
+    for r in range(offsets.shape[0] - 1):
+        first, count, row = offsets[r], offsets[r + 1] - offsets[r], out[r * width : (r + 1) * width]
+        for j in range(count):
+            row[j] = values[first + j]
+        for j in range(count, width):
+            row[j] = math.nan
+
+
+@helper
+def fill_level(values, width, level, out):
+    """out = value ``level`` of each of the lists of ``width`` values."""
     for r in range(out.shape[0]):
-        out[r] = values[starts[r] + level] if level < widths[r] else math.nan
+        out[r] = values[r * width + level]
+
+
+@helper
+def turn(values, width, rows, at, out):
+    """Columns ``at`` .. ``at`` + ``rows`` of ``out`` = lists of ``width`` values that lie one after the other.
+
+    Four lists at a time, level by level: that reads and writes what lies side by side.
+    """
+    together = rows - rows % 4
+    for r in range(0, together, 4):
+        a, b = values[r * width : (r + 1) * width], values[(r + 1) * width : (r + 2) * width]
+        c, d = values[(r + 2) * width : (r + 3) * width], values[(r + 3) * width : (r + 4) * width]
+        for level in range(min(width, out.shape[0])):
+            j, to = At(level), At(at + r)
+            out[j, to], out[j, to + At(1)], out[j, to + At(2)], out[j, to + At(3)] = a[j], b[j], c[j], d[j]
+    for level in range(out.shape[0]):
+        if level < width:
+            fill_level(values[together * width :], width, level, out[level, at + together : at + rows])
+        else:
+            out[level, at : at + rows] = math.nan
 
 
 @helper
@@ -62,24 +95,20 @@ def count_wrong(price, size, before, sign, wrong):
 
 
 @helper
-def turn(price, size, sign, starts, widths, widest, at, wrong, room, out_price, out_size):
-    """Fill the columns from ``at`` on with lists of at most ``widest`` values, and ``wrong`` with how many are none."""
-    rows, depth = starts.shape[0], out_price.shape[0]
+def turn_side(price, size, sign, width, at, wrong, room, out_price, out_size):
+    """Fill the columns from ``at`` on with lists of ``width`` values, and add to ``wrong`` how many are none."""
+    rows, depth = wrong.shape[0], out_price.shape[0]
+    turn(price, width, rows, at, out_price)
+    turn(size, width, rows, at, out_size)
     before = room[4, :rows]
     before[:] = sign * math.inf
-    for r in range(rows):
-        wrong[r] = widths[r] - widest  # levels that a list does not have are found wrong below
-    for j in range(max(widest, depth)):
+    for j in range(width):
         if j < depth:
             prices, sizes = out_price[j, at : at + rows], out_size[j, at : at + rows]
         else:  # only looked at
             prices, sizes = room[2 * (j & 1), :rows], room[2 * (j & 1) + 1, :rows]
-        if j >= widest:
-            prices[:] = math.nan
-            sizes[:] = math.nan
-            continue
-        fill_level(price, starts, widths, j, prices)
-        fill_level(size, starts, widths, j, sizes)
+            fill_level(price, width, j, prices)
+            fill_level(size, width, j, sizes)
         count_wrong(prices, sizes, before, sign, wrong)
         before = prices
 
@@ -120,20 +149,19 @@ def fill_side(
     FEATURES.md section 1, "Book levels". Snapshots are turned and looked at together, as SIMD; one that is not clean
     is then done by itself, which takes several times as long.
     """
-    n, room, near = levels.shape[0], np.empty((5, ROWS)), np.empty((2, ROWS * WIDEST))
-    all_starts, all_wrong = np.empty(ROWS, np.int64), np.empty(ROWS, np.int64)
+    n, room, padded = levels.shape[0], np.empty((5, ROWS)), np.empty((2, ROWS * WIDEST))
+    all_wrong = np.empty(ROWS, np.int64)
     for i in range(0, n, ROWS):
         rows = min(ROWS, n - i)
-        starts, wrong, widths = all_starts[:rows], all_wrong[:rows], levels[i : i + rows]
-        widest = fill_lists(offsets[i : i + rows + 1], starts, widths)
+        wrong, lists = all_wrong[:rows], offsets[i : i + rows + 1]
+        narrowest, width = measure_lists(lists, levels[i : i + rows])
         wrong[:] = 1
-        if widest <= WIDEST:
-            first, count = offsets[i], offsets[i + rows] - offsets[i]
-            near[0, :count] = price[first : first + count]  # in the order they lie in memory, as it is fastest to read
-            near[1, :count] = size[first : first + count]
+        if width <= WIDEST:
             for r in range(rows):
-                starts[r] -= first
-            turn(near[0], near[1], sign, starts, widths, widest, at + i, wrong, room, out_price, out_size)
+                wrong[r] = levels[i + r] - width  # what pads a list is found wrong
+            copy_lists(price, lists, narrowest, width, padded[0])
+            copy_lists(size, lists, narrowest, width, padded[1])
+            turn_side(padded[0], padded[1], sign, width, at + i, wrong, room, out_price, out_size)
         for r in range(rows):
             faults[i + r] = 0
             if wrong[r] > 0:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, Levels, helper, kernel
-from tickstate.kernels.structure import ROWS
+from tickstate.kernels.blocks import ROWS
 
 
 @helper

@@ -35,13 +35,12 @@ import math
 import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, State, helper, kernel
+from tickstate.kernels.blocks import At
 
 SUM, MEAN, ROOT_OF_SQUARES, SUM_OF_SQUARES = range(4)
 BLOCKS = 8  # a power of two: a slot of the ring is b & LAST, never b % BLOCKS
 LAST = BLOCKS - 1
 BEFORE_ALL = -(1 << 62)  # before any time in microseconds, and no block of any
-At = np.uint64
-"""Of an index in innermost loops: numba asks of a signed one whether it counts from the end, a third of their time."""
 
 SUMS = np.dtype([("known", "i8"), ("last", "i8"), ("block", "i8"), ("ring", "f8", (8,))])
 """Of one column and window: whether anything is known; the last query's time (us), its block's number; the sums of that
