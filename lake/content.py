@@ -29,16 +29,13 @@ class ContentHash:
 
     def update(self, table: pa.Table) -> None:
         """Add the next rows."""
-        for name, column in zip(table.column_names, table.itercolumns(), strict=True) if table.num_rows else ():
-            own, row = self._hashes[name], self._rows
-            if name not in PARTITION_COLUMNS:
-                for i in range(column.num_chunks):
-                    chunk = column.chunk(i)
-                    own.update(chunk, row)
-                    row += len(chunk)
-            elif not row:
-                own.values.update(str(column[0]).encode())
-        self._rows += table.num_rows
+        for batch in table.to_batches():
+            for name, array in zip(table.column_names, batch.columns, strict=True):
+                if name not in PARTITION_COLUMNS:
+                    self._hashes[name].update(array, self._rows)
+                elif not self._rows:
+                    self._hashes[name].values.update(str(array[0]).encode())
+            self._rows += batch.num_rows
 
     def hexdigest(self) -> str:
         """32 hexadecimal digits."""

@@ -39,7 +39,7 @@ def describe(plugins: Iterable[str] = ()) -> Environment:
     ``plugins``: distributions whose features take part.
     """
     found = {PYTHON: f"{sys.version_info[0]}.{sys.version_info[1]}", SOURCE: _source()}
-    return found | {name: _version(name) for name in (*PACKAGES, *plugins) if name not in (PYTHON, SOURCE, NUMERICS)}
+    return found | {name: version_of(name) for name in (*PACKAGES, *plugins) if name not in (PYTHON, SOURCE, NUMERICS)}
 
 
 @cache
@@ -97,7 +97,8 @@ def _source() -> str:
 
 
 @cache
-def _version(name: str) -> str:
+def version_of(name: str) -> str:
+    """The version of an installed package."""
     try:
         return version(name)
     except PackageNotFoundError:

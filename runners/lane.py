@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +34,7 @@ from tickstate.lake.tape import REPEAT_WINDOW, RepeatedIds, TapeRows
 from tickstate.lake.write import ROW_GROUP_ROWS
 from tickstate.runners.ahead import read_ahead
 from tickstate.runners.assemble import partition_table, push_joined, rows_of, sampled_table
+from tickstate.runners.environment import version_of
 from tickstate.runners.quality import Quality
 from tickstate.runners.reasons import plain
 from tickstate.runners.span import Span, inputs_of, rows_since, settings_of, trades_since
@@ -329,7 +329,7 @@ class LaneRun:
     def _definition(self) -> dict[str, Any]:
         """What a state must have in common with this computation."""
         span = self.span
-        versions = {name: version(name) for name in ("tickstate", "numba", "numpy", "pyarrow")}
+        versions = {name: version_of(name) for name in ("tickstate", "numba", "numpy", "pyarrow")}
         kernels = source_digest(Path(_jit.__file__).parent)
         found = {"settings": settings_of(self.graph, span.lane, span.config), "features": self.graph.definition()}
         return plain({**found, "lane": str(span.lane), "versions": versions, "kernels": kernels})
