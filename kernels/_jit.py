@@ -194,9 +194,10 @@ def _numba_cache_in(folder: Path | None) -> Iterator[None]:
 
 def _not_compiled(function: Callable[..., Any], error: Exception) -> TickstateError:
     """numba's many lines about a kernel in one: what it does not know, and in which line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))  # colours, where colorama is installed
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = next((line for line in lines if not line.startswith("Failed in nopython mode")), type(error).__name__)
-    place = re.search(r"^File .*, line (\d+)", str(error), re.MULTILINE)
+    place = re.search(r"^File .*, line (\d+)", text, re.MULTILINE)
     line = place[1] if place else function.__code__.co_firstlineno
     where = f"kernel {function.__qualname__!r} ({_source(function)}, line {line})"
     return TickstateError(

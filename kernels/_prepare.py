@@ -20,8 +20,8 @@ MOST_PROCESSES = 3
 """That help to compile: more would wait for the kernel that takes longest, a quarter of the CPU time of all."""
 KERNELS_A_PROCESS = 4
 """To compile at least for each process that helps: it takes two seconds to begin."""
-PATIENCE = 120.0
-"""Seconds that the last kernels of those processes are waited for, before they are compiled here."""
+PATIENCE = 300.0
+"""Seconds that the last groups of those processes are waited for, before they are compiled here."""
 _HELPS = "TICKSTATE_HELPS_TO_COMPILE"
 _COMPILES = """
 import os, sys

@@ -20,7 +20,7 @@ def sum_bands(distance, size, begin, edges, bands, reach, near):
     n, full, limits = reach.shape[0], full_levels(distance, 0, reach.shape[0]), edges.view(np.int64)
     bands[:] = 0.0
     near[:] = 0.0
-    reach[:] = distance[max(full - 1, 0), :n]
+    reach[:] = distance[full - 1, :n]
     for j in range(distance.shape[0]):
         d, sizes = distance[j, :n], size[j, begin:]
         if j >= full:

@@ -60,14 +60,14 @@ def fill_sides(bid_price, ask_price, begin, mid, below, above):
 
 @helper
 def full_levels(x, begin, n):
-    """How many levels, best first, each of the n rows from ``begin`` on has."""
-    for full in range(x.shape[0], 0, -1):
+    """How many levels, best first, each of the n rows from ``begin`` on has: one at least, as valid snapshots do."""
+    for full in range(x.shape[0], 1, -1):
         level, absent = x[full - 1, begin:], 0
         for r in range(n):
             absent += 1 if level[r] != level[r] else 0
         if absent == 0:
             return full
-    return 0
+    return 1
 
 
 @helper

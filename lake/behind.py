@@ -27,6 +27,10 @@ class Behind:
         self._before: Future[Any] | None = None
         self._last: Future[Any] | None = None
 
+    def begin(self) -> None:
+        """Start the thread, if it has not begun yet: where none can be had, nothing is with it yet."""
+        self._thread.submit(lambda: None)
+
     def submit(self, act: Callable[[], T]) -> Future[T]:
         """Have something done. Its errors are its future's alone: what comes after is done all the same."""
         found = self._thread.submit(act)

@@ -30,6 +30,8 @@ class ContentHash:
     def update(self, table: pa.Table) -> None:
         """Add the next rows."""
         for batch in table.to_batches():
+            if not batch.num_rows:
+                continue
             for name, array in zip(table.column_names, batch.columns, strict=True):
                 if name not in PARTITION_COLUMNS:
                     self._hashes[name].update(array, self._rows)

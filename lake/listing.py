@@ -48,6 +48,9 @@ class Listing:
         return self.lanes.get(lane, {}).get(hour, [])
 
 
+_NEITHER = "no regular file, nor a folder that can be listed"
+
+
 class _Folder(NamedTuple):
     """What the path of a folder says of the files in it."""
 
@@ -64,7 +67,7 @@ def list_channel(root: Place, channel: str) -> Listing:
     known: dict[str, _Folder | tuple[str, str]] = {}
     for relative, path, stat in walk(root / channel):
         if stat is None:
-            found.misplaced.append(BadFile(f"{channel}/{relative}", "unreadable", "no regular file"))
+            found.misplaced.append(BadFile(f"{channel}/{relative}", "unreadable", _NEITHER))
             continue
         name = relative.rpartition("/")[0]
         folder = known.get(name)

@@ -6,6 +6,7 @@ what is done otherwise for the one and the other stands here. ``str`` of a place
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -133,13 +134,21 @@ def modified_of(stat: Any) -> int:
 def _walk_local(root: Path, suffix: str) -> Iterator[tuple[str, str, os.stat_result | None]]:
     """A folder is listed once and a file is asked once for its stat. Plans spend their time here: no ``Path`` is made,
     and no generator stands in another."""
-    below = [iter(_entries(root, "", suffix))]
+    entries = _entries(root, "", suffix)
+    if entries is None:
+        yield "", str(root), None
+        return
+    below = [iter(entries)]
     while below:
         for relative, entry in below[-1]:
             if relative.endswith("/"):
-                if len(below) <= DEEPEST:
-                    below.append(iter(_entries(entry.path, relative, suffix)))
+                if len(below) > DEEPEST:
+                    continue
+                entries = _entries(entry.path, relative, suffix)
+                if entries is not None:
+                    below.append(iter(entries))
                     break
+                yield relative.removesuffix("/"), entry.path, None
                 continue
             try:
                 yield relative, entry.path, entry.stat() if entry.is_file() else None
@@ -151,38 +160,48 @@ def _walk_local(root: Path, suffix: str) -> Iterator[tuple[str, str, os.stat_res
             below.pop()
 
 
-def _entries(folder: str | Path, prefix: str, suffix: str) -> list[tuple[str, os.DirEntry[str]]]:
-    """The folders (they end in ``/``, which puts what they hold in its place) and files of one, by relative path."""
+def _entries(folder: str | Path, prefix: str, suffix: str) -> list[tuple[str, os.DirEntry[str]]] | None:
+    """The folders (they end in ``/``, which puts what they hold in its place) and files of one, by relative path.
+
+    None where it cannot be listed. What cannot be looked at is there whatever its name: it may be a folder.
+    """
     try:
         entries = list(os.scandir(folder))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError:
+        return None
     found = []
     for entry in entries:
         name = entry.name
         if name.startswith((".", "_")):
             continue
-        if _is_folder(entry):
+        is_folder = _is_folder(entry)
+        if is_folder:
             found.append((f"{prefix}{name}/", entry))
-        elif name.endswith(suffix):
+        elif is_folder is None or name.endswith(suffix):
             found.append((prefix + name, entry))
     found.sort(key=itemgetter(0))
     return found
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str]) -> bool | None:
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links: it is no regular file, either
-        return False
+    except OSError:  # a loop of links, say
+        return None
 
 
 def stat_of(path: Place) -> Any:
-    """Size and time of a file, None where there is none."""
+    """Size and time of a file, None where there is none: a link that leads to itself is none."""
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
 
 
 @contextmanager

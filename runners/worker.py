@@ -114,6 +114,7 @@ class Worker:
         with ExitStack() as stack:
             try:
                 stack.enter_context(partition_lock(self.span.root, name, self._patience, end))
+                self._commits.begin()
                 made = persistent(lambda: self._make(hour))
                 if isinstance(made, list):
                     return made

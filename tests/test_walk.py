@@ -8,7 +8,7 @@ from pathlib import Path
 import bronze
 
 from tickstate.features.graph import DAY, build_graph
-from tickstate.lake.store import DEEPEST, walk
+from tickstate.lake.store import DEEPEST, stat_of, walk
 
 NAMES = ("a/x", "a/b/x", "a/b/c/x", "a/b-c/x", "a/b", "a/b0", "a-b/x", "a", "a0", "A/x", "é/x", "b=01/x", "b=1/x")
 """A folder's name ends in ``/``, which sorts behind ``-`` and before ``0``."""
@@ -34,10 +34,29 @@ def test_files_come_in_the_order_of_their_paths(tmp_path):
 def test_no_regular_file_has_no_stat(tmp_path):
     os.mkfifo(tmp_path / "pipe.parquet")
     (tmp_path / "loop.parquet").symlink_to("loop.parquet")
+    (tmp_path / "symbol=LOOP").symlink_to("symbol=LOOP")  # it may be a folder: it is not passed over
     made(tmp_path, "file")
     assert {relative: stat is not None for relative, _, stat in walk(tmp_path)} == {
-        "file.parquet": True, "loop.parquet": False, "pipe.parquet": False,
+        "file.parquet": True, "loop.parquet": False, "pipe.parquet": False, "symbol=LOOP": False,
     }  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path, monkeypatch):
+    made(tmp_path, "a/x", "b/x")
+    scandir = os.scandir
+
+    def denied(folder):
+        if str(folder).endswith("/a"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert [(relative, stat is None) for relative, _, stat in walk(tmp_path)] == [("a", True), ("b/x.parquet", False)]
+
+
+def test_a_link_to_itself_is_no_file(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    assert stat_of(tmp_path / "loop") is None
 
 
 def test_a_loop_of_folders_ends(tmp_path):

@@ -217,6 +217,12 @@ def hashed(table):
     return found.hexdigest()
 
 
+def test_the_hash_passes_over_chunks_of_no_rows():
+    base = sample(100)
+    chunks = [base.slice(0, 0), base.slice(0, 7), base.slice(7, 0), base.slice(7)]
+    assert hashed(pa.concat_tables(chunks)) == hashed(base)
+
+
 @pytest.mark.parametrize("what", DIFFER)
 def test_the_hash_tells_apart(what):
     base = sample(100)
