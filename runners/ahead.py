@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from tickstate.lake.behind import as_batch_work
+
 T = TypeVar("T")
 _END = object()
 
@@ -21,6 +23,7 @@ def read_ahead(items: Iterable[T], is_mark: Callable[[T], bool] = lambda item: F
     wanted, stop = threading.Semaphore(), threading.Event()
 
     def run() -> None:
+        as_batch_work()
         try:
             for item in _when(wanted, stop, items):
                 ready.put((item, None))

@@ -122,8 +122,10 @@ def test_one_partition_is_unfinished_at_a_time(lake, hook):
     hook(steps.append)
     executor.execute(span_of(lake))
     assert steps.index("commit:durable") < [i for i, step in enumerate(steps) if step == "data:begin"][2]
-    behind = [s for s in steps if s in ("data:rows", "data:replaced", "commit:replaced")]
-    assert behind == ["data:rows", "data:replaced", "commit:replaced"] * 3
+    assert [s for s in steps if s in ("data:replaced", "commit:replaced")] == ["data:replaced", "commit:replaced"] * 3
+    encoded, replaced = ([i for i, s in enumerate(steps) if s == name] for name in ("data:rows", "data:replaced"))
+    assert len(encoded) == 3
+    assert all(rows < there for rows, there in zip(encoded, replaced, strict=True))
 
 
 @pytest.mark.parametrize("step", ["data:rows", "data:written", "data:synced", "commit:written"])
@@ -300,6 +302,17 @@ def test_behind_holds_one_act_beside_the_one_that_runs():
     behind.close()
     assert done == ["first", "second"]
     assert (str(one.exception()), two.exception()) == ("of the first", None)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the system knows no batch work")
+def test_the_threads_do_not_push_others_from_the_core():
+    """But for the thread of whoever calls: its policy is not ours to change."""
+    before, behind = os.sched_getscheduler(0), Behind("test")
+    expected = os.SCHED_BATCH if before == os.SCHED_OTHER else before
+    assert behind.submit(lambda: os.sched_getscheduler(0)).result() == expected
+    behind.close()
+    assert list(read_ahead(os.sched_getscheduler(0) for _ in range(2))) == [expected] * 2
+    assert os.sched_getscheduler(0) == before
 
 
 def test_reading_goes_on_behind_a_mark():
