@@ -63,14 +63,14 @@ def to_table(
     n = len(keys["row_id"])
     extras = [name for name in passed if name not in PASSED[graph.channel]]
     arrays = [passed[name] for name in (*PASSED[graph.channel], *extras)]
-    arrays += [_repeated(partition[name], kind, n) for name, kind in PARTITION.items()]
+    arrays += [repeated(partition[name], kind, n) for name, kind in PARTITION.items()]
     arrays += [keys[name] for name in KEYS[graph.channel]]
     arrays += [to_arrow(column, values[column.name]) for column in graph.columns]
     return pa.Table.from_arrays(arrays, schema=output_schema(graph, extras))
 
 
 @lru_cache(16)
-def _repeated(value: str | int, kind: pa.DataType, n: int) -> pa.Array:
+def repeated(value: str | int, kind: pa.DataType, n: int) -> pa.Array:
     """One value n times. Chunks of a partition have the same ones, mostly as long."""
     return pa.repeat(pa.scalar(value, kind), n)
 

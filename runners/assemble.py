@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from tickstate.features.base import Settings
 from tickstate.features.engine import Engine, Rows, Values
 from tickstate.features.graph import Graph
-from tickstate.features.table import PARTITION, PASSED, replace_columns, to_table
+from tickstate.features.table import PARTITION, PASSED, repeated, replace_columns, to_table
 from tickstate.kernels import columns
 from tickstate.kernels.book import FLAGS
 from tickstate.lake.arrow import int64_values, one_chunk
@@ -64,7 +64,7 @@ def partition_values(lane: Lane, hour: int) -> dict[str, str | int]:
 def sampled_table(table: pa.Table, lane: Lane, hour: int, first_row: int) -> pa.Table:
     """Sampled rows as rows of the partition that their stamps lie in."""
     n = table.num_rows
-    columns = {name: pa.repeat(pa.scalar(v, PARTITION[name]), n) for name, v in partition_values(lane, hour).items()}
+    columns = {name: repeated(v, PARTITION[name], n) for name, v in partition_values(lane, hour).items()}
     return replace_columns(table, {**columns, "row_id": pa.array(np.arange(first_row, first_row + n))})
 
 
