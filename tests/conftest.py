@@ -83,9 +83,19 @@ def plugins(monkeypatch):
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session):
     found = kernels_with_many_signatures()
+    if hasattr(session.config, "workeroutput"):  # one of pytest-xdist's processes, which tells the first
+        session.config.workeroutput["many"] = found
+        return
+    found += session.config.stash.get(_FOUND, [])
     if found:
         session.config.stash[_FOUND] = found
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """One of pytest-xdist's processes has ended."""
+    node.config.stash.setdefault(_FOUND, []).extend(getattr(node, "workeroutput", {}).get("many", ()))
 
 
 def pytest_terminal_summary(terminalreporter, config):
