@@ -81,14 +81,14 @@ def _samples(graph: Graph) -> bool:
 
 def _compute_lane(graph: Graph, lane: Lane, table: pa.Table, trades: pa.Table | None) -> Iterator[pa.Table]:
     engine, settings = Engine(graph), graph.settings
-    tape = [] if trades is None else [rows_of("trades", _in_order(trades, "trades"), settings)]
+    tape = [] if trades is None else [rows_of("trades", _in_order(trades, "trades"), graph)]
     feed = TradeFeed(iter(tape)) if graph.joins else None
     sampler = Sampler(settings, output_schema(graph)) if _samples(graph) else None
     counts: Counter[int] = Counter()
     table = _in_order(table, graph.channel)
     for hour, begin, end in _hours(int64_values(table, "capture_ts")):
         for first in range(begin, end, CHUNK_ROWS):
-            rows = rows_of(graph.channel, table.slice(first, min(CHUNK_ROWS, end - first)), settings)
+            rows = rows_of(graph.channel, table.slice(first, min(CHUNK_ROWS, end - first)), graph)
             found = partition_table(graph, rows, push_joined(engine, feed, rows), lane, hour, first - begin)
             if sampler is None:
                 yield found

@@ -52,7 +52,7 @@ def compute(hour, graph=GRAPH, see=lambda rows, trades, values: None):
     engine = Engine(graph)
     feed = TradeFeed(trade_rows(table) for table in hour["trades"])
     for table in hour["orderbook"]:
-        rows = book_rows(table, DEPTH)
+        rows = book_rows(table, DEPTH, graph.levels)
         trades = feed.until(int(rows.arrays["capture_ts"][-1]))
         see(rows, trades, engine.push(rows, trades))
 

@@ -36,6 +36,9 @@ _TRADES = {
 JOINED = "trades."
 """Prefix of the joined trades' arrays among the sources of the order book: all trades up to the last row."""
 
+LEVELS = ("bid_price", "bid_size", "ask_price", "ask_size")
+"""The sources that have levels."""
+
 SOURCES: Mapping[str, Mapping[str, str]] = {
     "orderbook": {
         "capture_ts": "int64 us (n): receipt time, the event clock",
@@ -254,7 +257,7 @@ class Feature:
     Class attributes: ``name``, ``version`` (raise it when the numbers change), ``group``, ``channel``,
     ``inputs``, ``outputs``, ``looks_back``, ``params``, ``state`` (dtype of what the kernel carries from call to
     call, or None), ``kernel``, ``source`` (the paper and section), ``default`` (False: only when selected).
-    Override ``columns``, ``lookback`` or ``arguments`` where they depend on parameters or settings.
+    Override ``columns``, ``lookback``, ``levels`` or ``arguments`` where they depend on parameters or settings.
 
     The kernel fills ``out[., i - start]`` for the rows i from ``start`` on. What stands before them is the history that
     it asked for; beside levels (l, n) there is room for a row of it even where it asked for none.
@@ -318,6 +321,13 @@ class Feature:
     def lookback(self) -> Lookback:
         """What the kernel needs of its inputs' past."""
         return self.looks_back
+
+    def levels(self) -> int:
+        """How many book levels a side the kernel reads at most: of what no feature reads no arrays are made.
+
+        Its arrays have ``depth`` levels, or fewer where that is less, down to what it says here.
+        """
+        return self.settings.depth
 
     def trades_lookback(self) -> Lookback:
         """What the kernel needs of the joined trades' past (order-book features that read ``trades.*``).

@@ -19,7 +19,7 @@ import numpy as np
 from tickstate.features import versions
 from tickstate.features.barcolumns import BarColumns
 from tickstate.features.bars import BarRule
-from tickstate.features.base import SECOND, Feature, FeatureError, Settings, near
+from tickstate.features.base import LEVELS, SECOND, Feature, FeatureError, Settings, near
 from tickstate.features.checking import (
     CheckError,
     Columns,
@@ -171,7 +171,7 @@ def empty_and_one_row(s: Subject) -> None:
 
 
 def shallow_books(s: Subject) -> None:
-    """With ``depth`` 1 and 3 it reads no level that is not there; interpreted, so that bounds are checked."""
+    """It reads no level that is not there, interpreted so that bounds are checked, nor one that ``levels()`` denies."""
     if not any(values.ndim == 2 for values in s.lanes[0].arrays.values()):
         raise WaivedError(f"{s.feature.channel} has no levels")
     for depth in (1, 3):
@@ -179,6 +179,12 @@ def shallow_books(s: Subject) -> None:
         with interpreting():
             slow = run_lane(graph, lane)
         same_bits(run_lane(graph, lane), slow, f"depth {depth}, compiled and interpreted")
+    first, levels = s.lanes[0].rows(0, 64), s.graph.levels
+    few = replace(first, arrays={**first.arrays, **{name: first.arrays[name][:levels] for name in LEVELS}})
+    whole = {name: values[:64] for name, values in s.wholes[0].items()}
+    with interpreting():
+        slow = run_lane(s.graph, few)
+    same_bits(slow, whole, f"from the first {levels} levels alone", "let levels() say how many are read")
 
 
 def nulls_and_flagged_rows(s: Subject) -> None:

@@ -270,7 +270,13 @@ class _Chunk:
             new[:, :before] = held.rows
             return new
         rows = new[:, self._lead :]
-        return np.ascontiguousarray(rows) if held is None else np.concatenate((held.rows, rows), axis=1)
+        if held is None and rows.flags.c_contiguous:
+            return rows
+        joined = _room.empty(rows.shape[0], before + rows.shape[1])
+        if held is not None:
+            joined[:, :before] = held.rows
+        joined[:, before:] = rows
+        return joined
 
 
 @dataclass(frozen=True)

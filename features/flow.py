@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tickstate.features.base import SECOND, Column, Feature, Lookback
+from tickstate.features.base import LEVELS, SECOND, Column, Feature, Lookback
 from tickstate.features.windows import Windows
 from tickstate.kernels import history, step, window
 
@@ -50,7 +50,7 @@ class OrderFlow(Feature):
     """Order-flow imbalance at the touch, by level, and over ten levels."""
 
     name, group = "ofi", "flow"
-    inputs = ("capture_ts", "bid_price", "bid_size", "ask_price", "ask_size")
+    inputs = ("capture_ts", *LEVELS)
     outputs = (
         Column("ofi", "lots", "e_bid - e_ask of the touch: sizes that came less sizes that went", NO_PREVIOUS),
         *(
@@ -66,8 +66,11 @@ class OrderFlow(Feature):
         "Xu, Gould, Howison 2018, Multi-Level Order-Flow Imbalance, section 2"
     )
 
+    def levels(self) -> int:
+        return 10
+
     def arguments(self) -> tuple[object, ...]:
-        return (self.settings.max_staleness_us, tuple(math.exp(-0.5 * i) for i in range(10)))
+        return (self.settings.max_staleness_us, tuple(math.exp(-0.5 * i) for i in range(self.levels())))
 
 
 class FlowWindows(Windows):

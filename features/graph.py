@@ -11,6 +11,7 @@ import numpy as np
 
 from tickstate.features.base import (
     JOINED,
+    LEVELS,
     SECOND,
     SOURCES,
     Column,
@@ -160,6 +161,12 @@ class Graph:
                     for kept in (name, clock):
                         found[kept] = found.get(kept, Tail()).union(tail)
         return found
+
+    @cached_property
+    def levels(self) -> int:
+        """How many book levels a side any feature reads; the touch at least, which says whether a row is valid."""
+        read = [f.levels() for f in self.features if not set(LEVELS).isdisjoint(f.inputs)]
+        return min(self.settings.depth, max(read, default=1))
 
     @cached_property
     def unbounded(self) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from tickstate.features.base import Column, Feature, Fusion, Param
+from tickstate.features.base import LEVELS, Column, Feature, Fusion, Param
 from tickstate.kernels import bands, levels, slope, structure, whole
 
-TOUCH = ("bid_price", "bid_size", "ask_price", "ask_size")
 WHOLE = Fusion(
     whole.whole_book,
     ("depth_imbalance", "depth_bands", "book_vwap", "smart_depth", "book_slope", "center_of_gravity", "book_shape"),
@@ -18,7 +17,7 @@ class BookLevels(Feature):
     """Prices and sizes of every level, as bronze has them."""
 
     name, group, default = "levels", "levels", False
-    inputs = TOUCH
+    inputs = LEVELS
     kernel = levels.copy_levels
 
     def columns(self) -> tuple[Column, ...]:
@@ -35,7 +34,7 @@ class TopOfBook(Feature):
     """Mid, spread and the size-weighted mid of the touch."""
 
     name, group = "top_of_book", "structure"
-    inputs = TOUCH
+    inputs = LEVELS
     outputs = (
         Column("mid_price", "quote", "m = (b_0 + a_0) / 2"),
         Column("spread", "quote", "a_0 - b_0"),
@@ -45,6 +44,9 @@ class TopOfBook(Feature):
     )
     kernel = structure.top_of_book
     source = "Not Stoikov's fitted micro-price (Stoikov 2018), but its zeroth approximation"
+
+    def levels(self) -> int:
+        return 1
 
 
 class DepthImbalance(Feature):
@@ -77,7 +79,7 @@ class DepthBands(Feature):
 
     name, group = "depth_bands", "structure"
     fusion = WHOLE
-    inputs = TOUCH
+    inputs = LEVELS
     params = {
         "edges": Param(
             (0, 1, 2, 5, 10, 25, 50), "band edges", "bps", minimum=0, ascending=True
@@ -117,7 +119,7 @@ class BookVwap(Feature):
 
     name, group = "book_vwap", "structure"
     fusion = WHOLE
-    inputs = TOUCH
+    inputs = LEVELS
     outputs = (
         Column("vwap_bid_5", "quote", "sum(price * size) / sum(size) over the first 5 present bid levels"),
         Column("vwap_ask_5", "quote", "the same of the ask"),
@@ -125,13 +127,16 @@ class BookVwap(Feature):
     )
     kernel = structure.book_vwap
 
+    def levels(self) -> int:
+        return 5
+
 
 class SmartDepth(Feature):
     """Depth discounted exponentially by its distance from the mid."""
 
     name, group, version = "smart_depth", "structure", 3
     fusion = WHOLE
-    inputs = TOUCH
+    inputs = LEVELS
     params = {"decay_bps": Param(2.0, "distance over which depth loses a factor e", "bps", above=0.0)}
     outputs = (
         Column("smart_bid_depth", "lots", "sum of size * exp(-d / decay_bps) over the bid levels"),
@@ -149,7 +154,7 @@ class BookSlope(Feature):
 
     name, group = "book_slope", "structure"
     fusion = WHOLE
-    inputs = (*TOUCH, "bid_levels", "ask_levels")
+    inputs = (*LEVELS, "bid_levels", "ask_levels")
     outputs = (
         Column("bid_slope_simple", "quote/lot", "abs(b_0 - b_4) / (sum of the first 5 bid sizes)", "below 5 levels"),
         Column("ask_slope_simple", "quote/lot", "the same of the ask", "below 5 levels"),
@@ -164,7 +169,7 @@ class CenterOfGravity(Feature):
 
     name, group = "center_of_gravity", "structure"
     fusion = WHOLE
-    inputs = TOUCH
+    inputs = LEVELS
     outputs = (
         Column("center_of_gravity", "quote", "sum(price * size) / sum(size), both sides"),
         Column("cog_vs_mid", "bps", "1e4 * (center_of_gravity - m) / m"),
@@ -177,7 +182,7 @@ class BookShape(Feature):
 
     name, group = "book_shape", "structure"
     fusion = WHOLE
-    inputs = TOUCH
+    inputs = LEVELS
     outputs = (
         Column("bid_depth_decay_5", "1", "q_4 / q_0", "below 5 levels"),
         Column("ask_depth_decay_5", "1", "r_4 / r_0", "below 5 levels"),

@@ -44,25 +44,14 @@ def measure_lists(offsets, widths):
 
 
 @helper
-def copy_lists(values, offsets, narrowest, width, out):
-    """out = the lists one after the other, NaN where one has fewer than ``width`` values; each has ``narrowest``."""
-    first, last = offsets[0], offsets[offsets.shape[0] - 1]
-    if narrowest == width:
-        out[: last - first] = values[first:last]
-        return
+def pad_lists(values, offsets, width, out):
+    """out = the lists one after the other, NaN where one has fewer than ``width`` values."""
     for r in range(offsets.shape[0] - 1):
         first, count, row = offsets[r], offsets[r + 1] - offsets[r], out[r * width : (r + 1) * width]
         for j in range(count):
             row[j] = values[first + j]
         for j in range(count, width):
             row[j] = math.nan
-
-
-@helper
-def fill_level(values, width, level, out):
-    """out = value ``level`` of each of the lists of ``width`` values."""
-    for r in range(out.shape[0]):
-        out[r] = values[r * width + level]
 
 
 @helper
@@ -78,39 +67,32 @@ def turn(values, width, rows, at, out):
         for level in range(min(width, out.shape[0])):
             j, to = At(level), At(at + r)
             out[j, to], out[j, to + At(1)], out[j, to + At(2)], out[j, to + At(3)] = a[j], b[j], c[j], d[j]
-    for level in range(out.shape[0]):
-        if level < width:
-            fill_level(values[together * width :], width, level, out[level, at + together : at + rows])
-        else:
-            out[level, at : at + rows] = math.nan
+    for r in range(together, rows):
+        for level in range(min(width, out.shape[0])):
+            out[level, at + r] = values[r * width + level]
+    out[width:, at : at + rows] = math.nan
 
 
 @helper
-def count_wrong(price, size, before, sign, wrong):
-    """Add 1 to ``wrong`` where a level is no price and size, is 0, or is not worse than the one ``before``."""
-    for r in range(wrong.shape[0]):
+def count_wrong(price, size, sign):
+    """How many levels are no price and size or 0, and how many are not worse than the one before them."""
+    values, order, before, after = 0, 0, price[:-1], price[1:]
+    for k in range(price.shape[0]):
         # a NaN fails every comparison, so that nulls are caught as well
-        known = (price[r] > 0.0) & (price[r] < math.inf) & (size[r] > 0.0) & (size[r] < math.inf)
-        wrong[r] += 0 if known & (sign * price[r] < sign * before[r]) else 1
+        known = (price[k] > 0.0) & (price[k] < math.inf) & (size[k] > 0.0) & (size[k] < math.inf)
+        values += 0 if known else 1
+    for k in range(before.shape[0]):
+        order += 0 if sign * after[k] < sign * before[k] else 1
+    return values + order
 
 
 @helper
-def turn_side(price, size, sign, width, at, wrong, room, out_price, out_size):
-    """Fill the columns from ``at`` on with lists of ``width`` values, and add to ``wrong`` how many are none."""
-    rows, depth = wrong.shape[0], out_price.shape[0]
-    turn(price, width, rows, at, out_price)
-    turn(size, width, rows, at, out_size)
-    before = room[4, :rows]
-    before[:] = sign * math.inf
-    for j in range(width):
-        if j < depth:
-            prices, sizes = out_price[j, at : at + rows], out_size[j, at : at + rows]
-        else:  # only looked at
-            prices, sizes = room[2 * (j & 1), :rows], room[2 * (j & 1) + 1, :rows]
-            fill_level(price, width, j, prices)
-            fill_level(size, width, j, sizes)
-        count_wrong(prices, sizes, before, sign, wrong)
-        before = prices
+def count_ends(price, width, sign):
+    """How many lists of ``width`` prices do not begin with a worse one than the list before them ended with."""
+    ends = 0
+    for k in range(width, price.shape[0], max(width, 1)):
+        ends += 0 if sign * price[At(k)] < sign * price[At(k - 1)] else 1
+    return ends
 
 
 @helper
@@ -146,28 +128,30 @@ def fill_side(
     where prices must descend (bids) and -1 where they must ascend (asks). Levels of size 0 are left out.
     ``levels`` (n) counts all the others, ``faults`` (n) has FAULT_VALUE and FAULT_ORDER over all of them;
     columns ``at`` .. at + n of ``out_*`` (depth, any) hold the first ``depth``, NaN where absent.
-    FEATURES.md section 1, "Book levels". Snapshots are turned and looked at together, as SIMD; one that is not clean
-    is then done by itself, which takes several times as long.
+    FEATURES.md section 1, "Book levels". Snapshots are turned and looked at together, as SIMD; where any of them has
+    fewer levels or a wrong one they are looked at one by one, and a wrong one is done by itself.
     """
-    n, room, padded = levels.shape[0], np.empty((5, ROWS)), np.empty((2, ROWS * WIDEST))
-    all_wrong = np.empty(ROWS, np.int64)
+    n, padded = levels.shape[0], np.empty((2, ROWS * WIDEST))
     for i in range(0, n, ROWS):
         rows = min(ROWS, n - i)
-        wrong, lists = all_wrong[:rows], offsets[i : i + rows + 1]
+        lists = offsets[i : i + rows + 1]
+        first, last = lists[0], lists[rows]
         narrowest, width = measure_lists(lists, levels[i : i + rows])
-        wrong[:] = 1
+        faults[i : i + rows] = 0
+        prices, sizes = price[first:last], size[first:last]
+        if narrowest < width <= WIDEST:
+            pad_lists(price, lists, width, padded[0])
+            pad_lists(size, lists, width, padded[1])
+            prices, sizes = padded[0, : rows * width], padded[1, : rows * width]
         if width <= WIDEST:
-            for r in range(rows):
-                wrong[r] = levels[i + r] - width  # what pads a list is found wrong
-            copy_lists(price, lists, narrowest, width, padded[0])
-            copy_lists(size, lists, narrowest, width, padded[1])
-            turn_side(padded[0], padded[1], sign, width, at + i, wrong, room, out_price, out_size)
-        for r in range(rows):
-            faults[i + r] = 0
-            if wrong[r] > 0:
-                levels[i + r], faults[i + r] = fill_general(
-                    price, size, offsets[i + r], offsets[i + r + 1], sign, at + i + r, out_price, out_size
-                )
+            turn(prices, width, rows, at + i, out_price)
+            turn(sizes, width, rows, at + i, out_size)
+            if narrowest == width and count_wrong(prices, sizes, sign) == count_ends(prices, width, sign):
+                continue
+        for r in range(i, i + rows):
+            begin, end = offsets[r], offsets[r + 1]
+            if width > WIDEST or count_wrong(price[begin:end], size[begin:end], sign) > 0:
+                levels[r], faults[r] = fill_general(price, size, begin, end, sign, at + r, out_price, out_size)
 
 
 @kernel

@@ -9,7 +9,10 @@ import math
 import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, Levels, helper, kernel
-from tickstate.kernels.blocks import ROWS
+from tickstate.kernels.blocks import full_levels
+
+ROWS = 1024
+"""Rows of a block: more than where kernels keep more of them, for levels that come from memory in longer stretches."""
 
 
 @helper
@@ -47,32 +50,30 @@ def mid_steps(capture_ts: Ints, mid: Floats, start: Int, max_staleness: Int, out
 
 
 @helper
-def fill_flow(price, size, sign, known, weight, total, out):
-    """out = e of one side and level for each row: what arrived less what left. ``sign`` +1 bids, -1 asks (Cont et al.,
-    eq. 3). ``price`` and ``size`` begin one row earlier than the rest; NaN where the level is absent in either row or
-    ``known`` is 0. ``total`` gets weight * e of the others.
+def add_flow(price, size, sign, known, weight, total, out):
+    """out = e of one side and level for each row, what arrived less what left, less what ``out`` was. ``sign`` +1 bids,
+    -1 asks (Cont et al., eq. 3).
+
+    ``price`` and ``size`` begin one row earlier than the rest; NaN where the level is absent in either row or ``known``
+    is 0. ``total`` gets weight * e of the others. Without ``known`` (none) nothing is asked: all are.
     """
-    now, before, arrived, left = price[1:], price, size[1:], size
+    now, before, arrived, left, ask = price[1:], price, size[1:], size, known.shape[0] > 0
     for r in range(out.shape[0]):
         p, q = sign * now[r], sign * before[r]
         e = arrived[r] if p > q else -left[r] if p < q else arrived[r] - left[r]
-        present = (p == p) & (q == q) & (known[r] == 1)
-        out[r] = e if present else math.nan
+        present = not ask or ((p == p) & (q == q) & (known[r] == 1))
         total[r] += weight * e if present else 0.0
+        out[r] = (e if present else math.nan) - out[r]
 
 
 @helper
 def fill_known(capture_ts, begin, max_staleness, out):
-    """out = 1 where the rows from ``begin`` on have a previous snapshot."""
+    """out = 1 where the rows from ``begin`` on have a previous snapshot; returns how many have."""
+    known = 0
     for r in range(out.shape[0]):
         out[r] = 1 if capture_ts[begin + r] - capture_ts[begin + r - 1] <= max_staleness else 0
-
-
-@helper
-def mark_unknown(known, out):
-    """NaN where there is no previous snapshot."""
-    for r in range(out.shape[0]):
-        out[r] = out[r] if known[r] == 1 else math.nan
+        known += out[r]
+    return known
 
 
 @kernel
@@ -87,23 +88,24 @@ def order_flow(
     side has in both snapshots, each side on its own. Lots. Looks back one row.
     """
     w, depth = weights.shape[0], bid_price.shape[0]
-    out[min(w, depth) : w] = math.nan
+    levels = min(w, depth)
+    out[levels:w] = math.nan
     first = max(start, 1)
     out[:, : first - start] = math.nan
-    room, known = np.empty((3, ROWS)), np.empty(ROWS, np.int64)
+    room, known = np.empty((2, ROWS)), np.empty(ROWS, np.int64)
     for i in range(first, capture_ts.shape[0], ROWS):
         end = min(i + ROWS, capture_ts.shape[0])
         n, o = end - i, i - start
-        bid, ask, e_ask, total, has = room[0, :n], room[1, :n], room[2, :n], out[w, o : o + n], known[:n]
-        fill_known(capture_ts, i, max_staleness, has)
+        bid, ask, total, has = room[0, :n], room[1, :n], out[w, o : o + n], known[:n]
+        plain = 0
+        if fill_known(capture_ts, i, max_staleness, has) == n:
+            plain = min(full_levels(bid_price[:levels], i - 1, n + 1), full_levels(ask_price[:levels], i - 1, n + 1))
         bid[:] = 0.0
         ask[:] = 0.0
-        for j in range(min(w, depth)):
-            e = out[j, o : o + n]
-            fill_flow(bid_price[j, i - 1 : end], bid_size[j, i - 1 : end], 1.0, has, weights[j], bid, e)
-            fill_flow(ask_price[j, i - 1 : end], ask_size[j, i - 1 : end], -1.0, has, weights[j], ask, e_ask)
-            for r in range(n):
-                e[r] -= e_ask[r]
+        for j in range(levels):
+            e, asked = out[j, o : o + n], has[:0] if j < plain else has
+            e[:] = 0.0
+            add_flow(ask_price[j, i - 1 : end], ask_size[j, i - 1 : end], -1.0, asked, weights[j], ask, e)
+            add_flow(bid_price[j, i - 1 : end], bid_size[j, i - 1 : end], 1.0, asked, weights[j], bid, e)
         for r in range(n):
-            total[r] = bid[r] - ask[r]
-        mark_unknown(has, total)
+            total[r] = bid[r] - ask[r] if has[r] == 1 else math.nan

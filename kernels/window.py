@@ -312,6 +312,8 @@ def sum_windows(
         )  # fmt: skip
         fold_sums(capture_ts, columns, start, rows, ends, edges, widths[h], memory[h::w], sums)
         for c in range(k):
+            if kinds[c] in (SUM, SUM_OF_SQUARES) and nulls[c] == 0:
+                continue  # each window holds its own row
             finish_sums(kinds[c], nulls[c], seen[c], edges, ends, out[c * w + h])
 
 

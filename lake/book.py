@@ -30,10 +30,10 @@ class BookRows:
         return self.arrays["capture_ts"].shape[0]
 
 
-def book_rows(table: pa.Table, depth: int) -> BookRows:
-    """Dense level arrays of a chunk, in one pass over its lists."""
+def book_rows(table: pa.Table, depth: int, levels: int | None = None) -> BookRows:
+    """Dense arrays of the first ``levels`` (all of the ``depth``) of a chunk, in one pass over its lists."""
     n = table.num_rows
-    side = {name: _Side(table.column(name), sign, depth) for name, sign in (("bids", 1.0), ("asks", -1.0))}
+    side = {name: _Side(table.column(name), sign, levels or depth) for name, sign in (("bids", 1.0), ("asks", -1.0))}
     bids, asks = side["bids"], side["asks"]
     flag = np.empty(n, np.uint8)
     book.flag_snapshots(bids.levels, asks.levels, bids.faults, asks.faults, bids.price, asks.price, LEAD, flag)

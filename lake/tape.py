@@ -15,6 +15,8 @@ from tickstate.lake.names import REPEAT_WINDOW
 
 SOURCE = "_source"
 """Column that a reader adds: which bronze symbol a trade came from, since ids are unique within one only."""
+_SIGNS = np.array((1.0, -1.0, np.nan))
+"""Of buy, sell, and all else."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,8 @@ def filled_timestamps(table: pa.Table) -> np.ndarray:
 
 def side_signs(table: pa.Table) -> np.ndarray:
     """The column ``side`` as +1 buy, -1 sell, NaN unknown."""
-    names = one_chunk(table.column("side"))
-    side = np.full(table.num_rows, np.nan)
-    for text, sign in (("buy", 1.0), ("sell", -1.0)):
-        side[plain(pc.fill_null(pc.equal(names, text), False))] = sign
-    return side
+    sides = pc.index_in(one_chunk(table.column("side")), value_set=pa.array(("buy", "sell")))
+    return _SIGNS[plain(pc.fill_null(sides, len(_SIGNS) - 1))]
 
 
 def quote_rows(table: pa.Table) -> TapeRows:

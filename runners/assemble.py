@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tickstate.features.base import Settings
 from tickstate.features.engine import Engine, Rows, Values
 from tickstate.features.graph import Graph
 from tickstate.features.table import PARTITION, PASSED, repeated, replace_columns, to_table
@@ -28,10 +27,11 @@ def _flag_names() -> pa.Array:
     return pa.array(FLAGS)
 
 
-def rows_of(channel: str, table: pa.Table, settings: Settings) -> Rows:
-    """An ordered chunk of bronze as the engine takes it."""
+def rows_of(channel: str, table: pa.Table, graph: Graph) -> Rows:
+    """An ordered chunk of bronze as the engine of a graph takes it: its channel's, or the trades that it joins."""
+    settings = graph.settings
     if channel == "orderbook":
-        return book_rows(table, settings.depth)
+        return book_rows(table, settings.depth, graph.levels)
     if channel == "trades":
         return trade_rows(table, settings.contract_size, settings.inverse)
     return quote_rows(table)

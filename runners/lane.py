@@ -273,7 +273,7 @@ class LaneRun:
         good = [i for i in map(self.files.inspect, segments) if i is not None]
         tables = read_hour(good, counted, part.since, part.until, repeats)
         for table in regroup(tables, part.first_row, CHUNK_ROWS):
-            yield rows_of(channel, table, self.graph.settings)
+            yield rows_of(channel, table, self.graph)
 
     def _extras(self, hour: int) -> tuple[str, ...]:
         """Optional fields to pass through: those that any segment of the hour has."""
@@ -332,6 +332,7 @@ class LaneRun:
         versions = {name: version_of(name) for name in ("tickstate", "numba", "numpy", "pyarrow")}
         kernels = source_digest(Path(_jit.__file__).parent)
         found = {"settings": settings_of(self.graph, span.lane, span.config), "features": self.graph.definition()}
+        found["levels"] = self.graph.levels
         return plain({**found, "lane": str(span.lane), "versions": versions, "kernels": kernels})
 
 

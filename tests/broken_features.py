@@ -268,6 +268,22 @@ class NeedsThreeLevels(Feature):
 
 
 @kernel
+def all_sizes(bid_size: Levels, start: Int, out: Block) -> None:
+    for i in range(start, bid_size.shape[1]):
+        out[0, i - start] = 0.0
+        for j in range(bid_size.shape[0]):
+            out[0, i - start] += 0.0 if math.isnan(bid_size[j, i]) else bid_size[j, i]
+
+
+class SaysTooFewLevels(Feature):
+    name, group, inputs, kernel = "says_too_few_levels", "test", ("bid_size",), all_sizes
+    outputs = column("lots")
+
+    def levels(self):
+        return 2
+
+
+@kernel
 def last_trade(capture_ts: Ints, amount: Floats, start: Int, out: Block) -> None:
     for i in range(start, capture_ts.shape[0]):
         out[0, i - start] = amount[amount.shape[0] - 1] if amount.shape[0] else math.nan
@@ -597,6 +613,7 @@ BROKEN = (  # class, check, what it says
     (WrapsAround, "compiled_equals_interpreted", "integers that overflow"),
     (SharesScratch, "two_threads", "scratch belongs inside the kernel"),
     (NeedsThreeLevels, "shallow_books", "out of bounds"),
+    (SaysTooFewLevels, "shallow_books", "let levels() say how many are read"),
     (LooksAheadAtTrades, "prefix", "the first 1 rows alone"),
     (ShortTradesLookback, "cold_start", "(or trades_lookback)"),
     (NeedsTwoRows, "empty_and_one_row", "out of bounds"),

@@ -336,7 +336,7 @@ def test_comments_and_layout_are_no_change_of_code():
 def test_helpers_and_constants_count_as_code(monkeypatch):
     before = versions.code_hash(flow.OrderFlow.kernel)
     assert versions.code_hash(flow.OrderFlow.kernel) == before
-    monkeypatch.setitem(step.order_flow.function.__globals__, "fill_flow", step.velocity)
+    monkeypatch.setitem(step.order_flow.function.__globals__, "add_flow", step.velocity)
     assert versions.code_hash(flow.OrderFlow.kernel) != before
     before = versions.code_hash(shifted)
     monkeypatch.setattr(sys.modules[__name__], "SHIFT", 0.25)

@@ -1,6 +1,7 @@
 """FEATURES.md 3.1 and 3.2 on small books: hand-computed values, and agreement with tests/naive.py."""
 
 import math
+from itertools import pairwise
 
 import lakes
 import naive
@@ -16,8 +17,9 @@ from tickstate.features.base import Settings
 from tickstate.features.checking_data import make_lane, run_lane
 from tickstate.features.graph import build_graph
 from tickstate.features.structure import WHOLE
+from tickstate.kernels import book
 from tickstate.kernels._jit import interpreted
-from tickstate.kernels.book import FLAGS
+from tickstate.kernels.book import FAULT_ORDER, FAULT_VALUE, FLAGS
 from tickstate.lake.book import book_rows
 
 pytestmark = pytest.mark.kernels
@@ -282,3 +284,54 @@ def test_all_in_one_call_are_the_bits_of_each_alone(seed, size, depth):
         assert not any(b.fusion for b in alone.batches)
         for column, values in run_lane(alone, lane).items():
             np.testing.assert_array_equal(found[column], values, err_msg=column)
+
+
+@pytest.mark.parametrize(
+    ("features", "levels"),
+    [(["mid_price"], 1), (["vwap_bid_5"], 5), (["mlofi", "mid_price"], 10), (["bid_reach_bps"], 20)],
+)
+def test_levels_that_no_feature_reads_are_not_made(features, levels):
+    """The columns are those of the whole, and a fault in any level still takes the row out."""
+    rows = lakes.random_book(np.random.default_rng(3), 60, levels=14, flagged=0.1)
+    rows[20]["bids"] = [*rows[20]["bids"][:11], {"price": 1e9, "size": 1.0}]
+    rows[21]["asks"] = [{"price": 1e6 + i, "size": 1.0 if i < 12 else math.nan} for i in range(13)]
+    assert build_graph("orderbook", features).levels == levels
+    few, whole = tickstate.compute(book_table(rows), features), tickstate.compute(book_table(rows))
+    assert few["book_flag"].to_pylist()[20:22] == ["unsorted", "bad_value"]
+    assert few.equals(whole.select(few.column_names))
+
+
+def levels_of(price, size, sign, depth):
+    """A side of one snapshot as ``fill_side`` has it: the first levels, how many there are, the faults."""
+    found = [(p, s) for p, s in zip(price, size, strict=True) if s != 0.0]
+    bad = any(not (0.0 < p < math.inf and 0.0 < s < math.inf) for p, s in found)
+    order = any(not b < a for a, b in pairwise([math.inf, *(sign * p for p, _ in found)]))
+    first = (found + [(math.nan, math.nan)] * depth)[:depth]
+    return first, len(found), bad * FAULT_VALUE | order * FAULT_ORDER
+
+
+@given(
+    rows=st.integers(1, 600), widest=st.integers(0, 6), ragged=st.sampled_from((0.0, 0.01, 0.5)),
+    wrong=st.sampled_from((0.0, 0.002, 0.1)), sign=st.sampled_from((1.0, -1.0)), depth=st.sampled_from((1, 3, 7)),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+@settings(max_examples=10 if interpreted() else 100)
+def test_sides_of_many_snapshots_are_those_of_each(rows, widest, ragged, wrong, sign, depth, seed):
+    """Blocks of lists that are all as long or not, clean or with a few faults."""
+    rng = np.random.default_rng(seed)
+    widths = np.where(rng.random(rows) < ragged, rng.integers(0, widest + 1, rows), widest)
+    offsets = np.concatenate(([0], np.cumsum(widths))).astype(np.int32)
+    price = np.concatenate([100.0 - sign * np.arange(w) for w in widths]) if offsets[-1] else np.empty(0)
+    size = rng.random(price.size) + 0.5
+    for values in (price, size):
+        faulty = rng.random(values.size) < wrong
+        values[faulty] = rng.choice((0.0, -1.0, math.nan, math.inf, 99.0), faulty.sum())
+    levels, faults = np.empty(rows, np.int64), np.empty(rows, np.uint8)
+    prices, sizes = np.full((2, depth, rows + 1), -7.0)
+    book.fill_side(offsets, price, size, sign, 1, levels, faults, prices, sizes)
+    assert (prices[:, 0] == -7.0).all()
+    for r in range(rows):
+        begin, end = offsets[r : r + 2]
+        first, count, fault = levels_of(price[begin:end].tolist(), size[begin:end].tolist(), sign, depth)
+        assert (levels[r], faults[r]) == (count, fault)
+        np.testing.assert_array_equal(np.array([prices[:, r + 1], sizes[:, r + 1]]).T, first)
