@@ -218,7 +218,7 @@ def quarantine(lake: Path) -> list[dict[str, str]]:
     return [q for p in sorted((lake / "silver/_quarantine").rglob("*.json")) for q in json.loads(p.read_text())]
 
 
-def features(*arguments: Any, cwd: Path | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def features(*arguments: Any, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own."""
     command = [sys.executable, "-c", "from tickstate.runners.cli import main; main()", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
