@@ -166,7 +166,7 @@ class Graph:
     def levels(self) -> int:
         """How many book levels a side any feature reads; the touch at least, which says whether a row is valid."""
         read = [f.levels() for f in self.features if not set(LEVELS).isdisjoint(f.inputs)]
-        return min(self.settings.depth, max(read, default=1))
+        return min(self.settings.depth, max((1, *read)))
 
     @cached_property
     def unbounded(self) -> bool:
