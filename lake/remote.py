@@ -106,11 +106,7 @@ class RemotePath:
 
     def stat(self) -> Stat:
         """Size and time of an object; ``FileNotFoundError`` where there is none."""
-        if self._view is not None:
-            found = self._view.stat(self._key)
-        else:
-            with self.open() as file, asking(self):
-                found = _as_stat(file.metadata(), file.size())
+        found = self._stat() if self._view is None else self._view.stat(self._key)
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "no such object", str(self))
         return found
@@ -162,8 +158,17 @@ class RemotePath:
         return data
 
     def _read(self) -> bytes:
+        """The bytes of one object. pyarrow asks for the size, then for so many bytes: where the object was replaced in
+        between, they are the first of another, so the store is asked once more what is there."""
+        while True:
+            with self.open() as file, asking(self):
+                data, read = file.read(), _as_stat(file.metadata(), file.size())
+            if self._stat() == read:
+                return data
+
+    def _stat(self) -> Stat:
         with self.open() as file, asking(self):
-            return file.read()
+            return _as_stat(file.metadata(), file.size())
 
     def open(self) -> Any:
         """A pyarrow file whose reads are requests of a range; errors of these are for ``fault_of`` to name."""

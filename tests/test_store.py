@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -205,6 +206,21 @@ def test_columns_are_read_by_range(s3, root, tmp_path):
     asked = s3.requests()
     assert len(asked) < 8
     assert not [r for r in asked if r.startswith("PUT")]
+
+
+def test_what_is_replaced_while_it_is_read_is_read_whole(s3, root):
+    """The size is of the old object, the bytes are of the new one: no part of it is taken for all."""
+    path = put(root / "x", b"old")
+    found = []
+    reader = threading.Thread(target=lambda: found.append(path.read_bytes()))
+    with s3.rules(rule("GET", "/x", hold=True, times=1)):
+        reader.start()
+        while reader.is_alive() and not s3.tell("held"):
+            time.sleep(0.02)
+        put(path, b"another, longer")
+        s3.tell("release")
+        reader.join(60)
+    assert found == [b"another, longer"]
 
 
 # ---- writing
