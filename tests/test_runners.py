@@ -155,11 +155,10 @@ def test_a_script_that_no_worker_can_import_is_told_so_at_once(tmp_path):
     call = f"tickstate.run({str(lake)!r}, runner='batch', workers=2, features={bronze.CHEAP!r})"
     script.write_text(f"import tickstate\n{call}\n")
     found = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
-    said = found.stderr.splitlines()[-1]
     assert found.returncode == 1
-    assert (
+    assert (  # not always the last line: multiprocessing says last what workers left that were stopped as they started
         f"{script}: no worker process could start; expected a main module that can be imported, and memory for it"
-        in said
+        in found.stderr
     )
     assert found.stderr.count("bootstrapping phase") <= 2, "each worker has tried once"
     assert not [p for p in lake.rglob("*") if "silver" in p.parts and p.suffix == ".parquet"]
