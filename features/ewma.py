@@ -13,7 +13,7 @@ RESTART = "on the first row and on the first after a gap > max_staleness"
 class Ewma(Feature):
     """Decayed sum of order-flow imbalance, and time-weighted mean of past mids, by half-life."""
 
-    name, group, default = "ewma", "ewma", False
+    name, group, version, default = "ewma", "ewma", 2, False
     inputs = ("capture_ts", "ofi", "mid_price")
     params = {"half_lives": Param((5, 60, 900), "half-lives, in event time", "s", minimum=1, ascending=True)}
     looks_back = Lookback(unbounded=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from decimal import Decimal
 
 from tickstate.features.base import LEVELS, SECOND, Column, Feature, Lookback
 from tickstate.features.windows import Windows
@@ -32,7 +32,7 @@ class BookHistory(Feature):
 class MidSteps(Feature):
     """Return, velocity and acceleration of the mid."""
 
-    name, group = "mid_steps", "flow"
+    name, group, version = "mid_steps", "flow", 2
     inputs = ("capture_ts", "mid_price")
     outputs = (
         Column("log_return", "1", "ln(m / m_prev)", NO_PREVIOUS),
@@ -70,7 +70,8 @@ class OrderFlow(Feature):
         return 10
 
     def arguments(self) -> tuple[object, ...]:
-        return (self.settings.max_staleness_us, tuple(math.exp(-0.5 * i) for i in range(self.levels())))
+        weights = tuple(float((Decimal(-i) / 2).exp()) for i in range(self.levels()))  # no C library's: alike anywhere
+        return (self.settings.max_staleness_us, weights)
 
 
 class FlowWindows(Windows):

@@ -14,7 +14,7 @@ REGIMES = ("tight", "normal", "wide")
 class HorizonReturns(Windows):
     """Log return of the mid over each horizon."""
 
-    name, group = "ret", "flow"
+    name, group, version = "ret", "flow", 2
     inputs = ("capture_ts", "mid_price")
     kernel, joint = regime.horizon_returns, 1
 

@@ -31,7 +31,7 @@ class TradeValues(OnTrades):
 class PriceSteps(OnTrades):
     """Return from trade to trade."""
 
-    name, inputs = "price_steps", ("capture_ts", "price")
+    name, version, inputs = "price_steps", 2, ("capture_ts", "price")
     outputs = (
         Column("log_return", "1", "ln(price / previous price)", "on the first row and after a gap > max_staleness"),
     )

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, OutFloats, State, kernel
+from tickstate.kernels.elementary import exp2
 
 EWMA_STATE = np.dtype([("last", "i8"), ("known", "i8"), ("mid", "f8")])
 """capture_ts (us) and mid of the last row; ``known`` 0 before any."""
@@ -30,7 +31,7 @@ def decay_flow(
                 flows[h], mids[h] = 0.0, mid[i]
                 out[h, o] = out[w + h, o] = math.nan
                 continue
-            decay = 2.0 ** (-((t - last) / 1e6) / half_lives[h])
+            decay = exp2(-((t - last) / 1e6) / half_lives[h])
             flows[h] = decay * flows[h] + (0.0 if math.isnan(ofi[i]) else ofi[i])
             mids[h] = decay * mids[h] + (1.0 - decay) * before
             out[h, o], out[w + h, o] = flows[h], mids[h]

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from tickstate.kernels._jit import Block, Float, Floats, Int, Ints, State, helper, kernel
+from tickstate.kernels.elementary import log
 from tickstate.kernels.window import BEFORE_ALL, find_edges, first_after
 
 TIGHT, NORMAL, WIDE = range(3)
@@ -208,5 +209,5 @@ def horizon_returns(
         find_edges(capture_ts, rows, widths[h], edges)
         for q in range(n - start):
             known = edges[q] > begins[q]
-            out[h, q] = math.log(mid[start + q] / mid[edges[q] - 1]) if known else math.nan
+            out[h, q] = log(mid[start + q] / mid[edges[q] - 1]) if known else math.nan
     memory[0]["known"], memory[0]["time"] = 1, gap

@@ -10,6 +10,7 @@ import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, Levels, helper, kernel
 from tickstate.kernels.blocks import full_levels
+from tickstate.kernels.elementary import log
 
 ROWS = 1024
 """Rows of a block: more than where kernels keep more of them, for levels that come from memory in longer stretches."""
@@ -42,7 +43,7 @@ def mid_steps(capture_ts: Ints, mid: Floats, start: Int, max_staleness: Int, out
             continue
         v = velocity(capture_ts, mid, i, max_staleness)
         before = velocity(capture_ts, mid, i - 1, max_staleness)
-        out[0, o] = math.log(mid[i] / mid[i - 1])
+        out[0, o] = log(mid[i] / mid[i - 1])
         out[1, o] = v
         out[2, o] = math.nan
         if not math.isnan(v) and not math.isnan(before):

@@ -14,7 +14,7 @@ import numpy as np
 
 from tickstate.kernels._jit import Block, Float, Int, Ints, Levels, helper, kernel
 from tickstate.kernels.blocks import ROWS, add_present, fill_imbalance, fill_mids, full_levels, sum_levels
-from tickstate.kernels.exponential import fill_exponentials
+from tickstate.kernels.elementary import fill_exponentials
 
 
 @kernel

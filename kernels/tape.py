@@ -6,6 +6,7 @@ import numpy as np
 
 from tickstate.kernels._jit import Block, Floats, Int, Ints, OutFloats, State, helper, kernel
 from tickstate.kernels.bars import UNKNOWN, add_exactly
+from tickstate.kernels.elementary import log
 from tickstate.kernels.step import has_previous
 
 DAY = 86_400_000_000
@@ -31,7 +32,7 @@ def price_steps(capture_ts: Ints, price: Floats, start: Int, max_staleness: Int,
     """ln(price / previous price); NaN without a previous row within ``max_staleness`` (us). k = 1."""
     for i in range(start, price.shape[0]):
         known = has_previous(capture_ts, i, max_staleness)
-        out[0, i - start] = math.log(price[i] / price[i - 1]) if known else math.nan
+        out[0, i - start] = log(price[i] / price[i - 1]) if known else math.nan
 
 
 @kernel

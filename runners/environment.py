@@ -20,14 +20,13 @@ PYTHON, SOURCE = "python", "source of tickstate"
 NUMERICS = "numerics fingerprint"
 PARTS = ("tickstate", *(f"tickstate.{name}" for name in ("features", "kernels", "lake", "runners")))
 ABSENT = "not installed"
-OTHER_BITS = "its CPU or C library differs: leave it out, or run on machines of one type"
+OTHER_BITS = "it computes or encodes otherwise: leave it out, or run on machines of one type"
 
 COLUMNS = {
     "orderbook": ("log_return", "mlofi", "ret_5s", "ofi_ewma_5s"),
     "trades": ("log_return",),
 }
-"""Columns whose kernels (or, of ``mlofi``, weights) call exp, log or a power of the C library: these differ between CPU
-families. That of ``kernels/exponential.py`` does not."""
+"""Columns of logarithms, powers and sums of products: where a machine that computes otherwise would show it."""
 ROWS, SEED = 4096, 23
 
 Environment = dict[str, str]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
+import importlib
+import os
 import pickle
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ from bronze import ALPHA, BETA, HOURS
 from clusters import Cluster, features, kill_at
 
 import tickstate
-from tickstate.kernels import _jit
+from tickstate.kernels import _jit, elementary
 from tickstate.kernels.errors import TickstateError
 from tickstate.runners import environment, submission
 from tickstate.runners.cluster import DaskPool, parse_place
@@ -246,7 +246,7 @@ sys.modules["tickstate"] = None
 """
 UNLIKE = {
     "version": (OTHER_VERSION, "pyarrow is 1.2.3, expected "),
-    "bytes": (OTHER_BYTES, "its CPU or C library differs"),
+    "bytes": (OTHER_BYTES, "it computes or encodes otherwise"),
     "later": (OTHER_LATER, "numpy is not installed, expected "),
     "storage": (OTHER_STORAGE, "expected storage that all workers share"),
     "absent": (NO_TICKSTATE, "cannot run tickstate: ModuleNotFoundError"),
@@ -594,30 +594,16 @@ def test_only_what_kills_its_worker_is_named(lake, times, error, tries, named):
 # ---- the fingerprint
 
 
-def test_the_fingerprint_runs_every_kernel_that_calls_the_c_library():
-    """exp, log and powers: whatever kernel uses one is among those that a worker is asked to run."""
+def test_the_fingerprint_runs_every_kernel_that_takes_a_logarithm_or_a_power():
+    """Whatever kernel calls ``log`` or ``exp2`` is among those that a worker is asked to run."""
     covered = {f.kernel.function for graph in environment.graphs() for f in graph.features}
-    for module in {p.stem for p in Path(_jit.__file__).parent.glob("*.py")} - {"__init__", "_jit"}:
-        __import__(f"tickstate.kernels.{module}")
-    calling = [k for k in _jit.ALL.values() if k.__module__.startswith("tickstate.") and uses_libm(k, _jit.ALL)]
-    typed = [k for k in calling if k.typed]
-    assert len(typed) >= 4
-    assert {k.__name__ for k in typed if k.function not in covered} == set()
-
-
-def uses_libm(kernel, known):
-    """Whether a kernel, or a helper that it calls, calls exp or log or raises to a power that is no whole number."""
-    tree = ast.parse(inspect.getsource(kernel.function).lstrip())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and node.attr in ("exp", "log", "log1p", "expm1", "pow", "log2", "log10"):
-            return True
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow) and not isinstance(node.right, ast.Constant):
-            return True
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            called = kernel.function.__globals__.get(node.func.id)
-            if isinstance(called, _jit.Kernel) and uses_libm(called, known):
-                return True
-    return False
+    for path in Path(elementary.__file__).parent.glob("[!_]*.py"):
+        importlib.import_module(f"tickstate.kernels.{path.stem}")
+    calls = {elementary.log.function, elementary.exp2.function}
+    typed = [k for k in _jit.ALL.values() if k.typed and k.__module__.startswith("tickstate.kernels.")]
+    calling = {k.__name__ for k in typed if calls & {*_jit.called(k.function)}}
+    assert len(calling) >= 4
+    assert calling == {k.__name__ for k in typed if k.function in covered and k.__name__ in calling}
 
 
 def test_the_fingerprint_changes_with_one_bit(monkeypatch):
@@ -641,6 +627,21 @@ def test_the_fingerprint_changes_with_one_bit(monkeypatch):
     monkeypatch.setattr(write, "writer_options", lambda schema: options(schema) | {"compression_level": 2})
     found.add(fresh())
     assert len(found) == 3
+
+
+PLAIN_CPU = {
+    "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "",
+    "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-AVX2_Usable,-FMA_Usable",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_fingerprint_is_that_of_a_plainer_cpu(tmp_path):
+    """Compiled without what this one can do beyond the least, and with the C library's functions for such a CPU."""
+    code = "from tickstate.runners import environment; print(environment.numerics())"
+    env = os.environ | PLAIN_CPU | {"TICKSTATE_CACHE_DIR": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert found.split() == [environment.numerics()]
 
 
 def fresh():
