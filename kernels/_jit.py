@@ -2,11 +2,12 @@
 
 A kernel is a module-level function whose arguments are annotated with the types below. It is
 compiled for exactly that one signature, at its first call and not at import, and is cached in a
-folder keyed by the hash of every source of its package, and of those that it calls into, because
-numba's own cache does not see an edit in a callee of another file.
+folder keyed by the hash of every source of its package, and of those that it calls into: numba's
+own cache does not see an edit in a callee of another file, and compiles anew in each environment.
 
 Policy: ``nogil``, ``error_model="numpy"``, never ``fastmath``, never ``parallel``. Reordered or
-fused sums would change bits with the CPU's vector width, and bits are the promise.
+fused sums would change bits with the CPU's vector width, and bits are the promise. For the same
+reason exp, log and powers are those of ``kernels/elementary.py``, and numba is without Intel's SVML.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import inspect
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -84,13 +86,13 @@ class Kernel:
         """Whether calling it now compiles nothing: compiled in this process, or cached on disk."""
         if self._dispatcher is not None or interpreted():
             return True
-        folder = _cache_of(self.function)
-        name = f"{Path(_source(self.function)).stem}.{self.function.__qualname__}-*.nbi"
-        return folder is not None and any(folder.glob(f"**/{name}"))
+        folder, line = _cache_of(self.function), self.function.__code__.co_firstlineno
+        python = f"py{sys.version_info[0]}{sys.version_info[1]}"
+        name = f"{Path(_source(self.function)).stem}.{self.function.__qualname__}-{line}.{python}*.nbi"
+        return folder is not None and any((folder / _inside(self.function)).glob(name))
 
     def _compile(self) -> Any:
-        import numba
-
+        numba = _numba()
         options = {"nogil": True, "error_model": "numpy"}
         if not self.typed:  # kernels that call it hold its code; two processes would mix up its entries in a cache
             return numba.njit(**options)(self.function)
@@ -102,10 +104,8 @@ class Kernel:
                 raise _not_compiled(self.function, error) from error
 
     def _signature(self) -> Any:
-        import numba
-
         notes = inspect.get_annotations(self.function, eval_str=True)
-        return numba.void(*(_numba_type(a) for name, a in notes.items() if name != "return"))
+        return _numba().void(*(_numba_type(a) for name, a in notes.items() if name != "return"))
 
     @property
     def signatures(self) -> int:
@@ -172,7 +172,8 @@ def cache_folder(*packages: Path) -> Path | None:
     digest = source_digest(Path(__file__).parent, *packages)
     base = os.environ.get("TICKSTATE_CACHE_DIR")
     root = Path(base) if base else user_cache_path("tickstate")
-    folder = root / f"kernels-numba{version('numba')}-{digest}"
+    svml = "-svml" if getattr(sys.modules.get("numba.core.config"), "USING_SVML", False) else ""
+    folder = root / f"kernels-numba{version('numba')}-numpy{version('numpy')}{svml}-{digest}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -180,16 +181,69 @@ def cache_folder(*packages: Path) -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
+@cache
+def _numba() -> Any:
+    """numba, without Intel's SVML where that is installed: its vectors of exp and log have bits of their own.
+
+    A caller who has imported numba before has chosen; kernels are then cached by themselves (``cache_folder``).
+    """
+    name = "NUMBA_DISABLE_INTEL_SVML"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        import numba
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+    return numba
+
+
+@dataclass(frozen=True)
+class _Locator:
+    """What numba asks where a function's code is cached. Here by what is compiled alone, not by where that stands or
+    when it was written: another environment or checkout of the same sources finds it there."""
+
+    function: Callable[..., Any]
+    folder: Path
+
+    def get_cache_path(self) -> str:
+        return str(self.folder / _inside(self.function))
+
+    def ensure_cache_path(self) -> None:
+        Path(self.get_cache_path()).mkdir(parents=True, exist_ok=True)
+
+    def get_source_stamp(self) -> str:
+        return self.folder.name
+
+    def get_disambiguator(self) -> str:
+        return str(self.function.__code__.co_firstlineno)
+
+
 @contextmanager
 def _numba_cache_in(folder: Path | None) -> Iterator[None]:
-    import numba
+    """numba caches what is declared in the block in a folder; it has a variable for that, but means its subfolders."""
+    _numba()
+    from numba.core import caching, config
 
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(folder or "")
+    class Chosen:
+        @staticmethod
+        def from_function(function: Callable[..., Any], path: str) -> _Locator | None:
+            return _Locator(function, folder) if folder is not None else None
+
+    classes, chosen = caching.CacheImpl._locator_classes, getattr(config, "CACHE_LOCATOR_CLASSES", "")
+    caching.CacheImpl._locator_classes, config.CACHE_LOCATOR_CLASSES = [Chosen], ""
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        caching.CacheImpl._locator_classes, config.CACHE_LOCATOR_CLASSES = classes, chosen
+
+
+def _inside(function: Callable[..., Any]) -> str:
+    """Where in a cache folder the code of a kernel is: by package and subfolder, as several have files of one name."""
+    package, folder = _package(function), Path(_source(function)).parent
+    return "." if package.is_file() else (Path(package.name) / folder.relative_to(package)).as_posix()
 
 
 def _not_compiled(function: Callable[..., Any], error: Exception) -> TickstateError:
@@ -206,8 +260,7 @@ def _not_compiled(function: Callable[..., Any], error: Exception) -> TickstateEr
 
 
 def _numba_type(arg: Arg) -> Any:
-    import numba
-
+    numba = _numba()
     base = numba.from_dtype(np.dtype(arg.dtype))
     if arg.ndim == 0:
         return base

@@ -537,6 +537,52 @@ def test_an_edit_of_a_helper_in_another_file_is_seen(place, tmp_path):
     assert said() == ["False", "35.0"]
 
 
+@pytest.mark.slow
+def test_the_same_sources_elsewhere_are_not_compiled_again(tmp_path):
+    """Another environment or checkout: compiled code is found by what it was made of, whatever its path and time."""
+    code = RUN_PACKAGE + "print(*grow_all.dispatcher.stats.cache_hits.values())"
+    found = []
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        outer = write_package(tmp_path / place, "edited", 2.0) / "outer.py"
+        os.utime(outer, (len(found) + 1.0, 0.0))
+        env = os.environ | {"TICKSTATE_CACHE_DIR": str(tmp_path / "cache"), "NUMBA_DISABLE_JIT": "0"}
+        run = [sys.executable, "-c", code, str(tmp_path / place)]
+        found.append(subprocess.run(run, check=True, capture_output=True, text=True, env=env).stdout.split())
+    assert found == [["False", "20.0"], ["True", "20.0", "1"]]
+
+
+@pytest.mark.kernels
+def test_numba_is_without_svml(monkeypatch):
+    """It would be there where Intel's libraries are; who has imported numba before has a cache of their own."""
+    seen = []
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.setattr(
+        "builtins.__import__",
+        lambda *a, plain=__import__, **k: (
+            seen.append(os.environ.get("NUMBA_DISABLE_INTEL_SVML")) if a[0] == "numba" else plain(*a, **k)
+        ),
+    )
+    for before in (None, "0"):
+        monkeypatch.delenv("NUMBA_DISABLE_INTEL_SVML", raising=False)
+        if before is not None:
+            monkeypatch.setenv("NUMBA_DISABLE_INTEL_SVML", before)
+        _jit._numba.__wrapped__()
+        assert os.environ.get("NUMBA_DISABLE_INTEL_SVML") == before, "others see what they set"
+    assert seen == ["1", "1"]
+
+
+@pytest.mark.kernels
+def test_kernels_compiled_with_svml_are_cached_by_themselves(tmp_path, monkeypatch):
+    import numba.core.config
+
+    monkeypatch.setenv("TICKSTATE_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(numba.core.config, "USING_SVML", False)
+    plain = folder_of(KERNELS)
+    monkeypatch.setattr(numba.core.config, "USING_SVML", True)
+    assert folder_of(KERNELS) != plain
+
+
 @pytest.mark.kernels
 def test_a_helper_of_a_folder_below_is_of_the_same_package(tmp_path, monkeypatch):
     outer = write_package(tmp_path, "nested", 2.0) / "outer.py"
