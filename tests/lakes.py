@@ -4,6 +4,7 @@ A book row is a dict with `capture_ts` (int us), `timestamp`, `nonce`, `collecte
 (price, size), best first, where a list, a level, a price or a size may be None.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -15,6 +16,7 @@ import naive_channels
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import strategies as st
 
 import tickstate
@@ -394,6 +396,11 @@ def floats(column):
 
 
 # ---- tolerances
+
+
+def ln(x):
+    """ln(x) but for its last bits, which are not those of a C library."""
+    return pytest.approx(math.log(x), rel=1e-15)
 
 
 def assert_close(name, got, want, allowed):

@@ -13,7 +13,7 @@ import pytest
 import tapes
 from hypothesis import given
 from hypothesis import strategies as st
-from lakes import MIDNIGHT, SECOND, assert_close
+from lakes import MIDNIGHT, SECOND, assert_close, ln
 from tapes import quote, trade
 
 import tickstate
@@ -46,8 +46,8 @@ def test_a_trade():
     one, two, three = of_trades(rows)
     names = ("is_buy", "quote_volume", "signed_volume", "log_return", "day_of_week", "is_weekend", "row_id")
     assert pick(one, *names) == (1, 100.0, 2.0, None, 5, False, 0)  # 2024-08-09 is a Friday
-    assert pick(two, *names) == (0, 180.0, -3.0, math.log(60 / 50), 5, False, 1)
-    assert pick(three, *names) == (None, 320.0, None, math.log(80 / 60), 5, False, 2)
+    assert pick(two, *names) == (0, 180.0, -3.0, ln(60 / 50), 5, False, 1)
+    assert pick(three, *names) == (None, 320.0, None, ln(80 / 60), 5, False, 2)
     assert pick(one, "trade_id", "side", "price", "amount", "latency_ms") == ("7", "buy", 50.0, 2.0, 0.0)
     assert three["latency_ms"] == -500.0
     windows = ("volume_60s", "quote_volume_60s", "trade_count_60s", "vwap_60s", "buy_ratio_60s")
@@ -84,8 +84,8 @@ def test_facts_of_another_lane_are_not_used():
 def test_a_return_over_a_gap_is_unknown(gap, known):
     rows = [trade(MIDNIGHT, price=50.0), trade(MIDNIGHT + gap, price=60.0), trade(MIDNIGHT + gap, price=50.0)]
     found = of_trades(rows)
-    assert found[1]["log_return"] == (math.log(60 / 50) if known else None)
-    assert found[2]["log_return"] == math.log(50 / 60)
+    assert found[1]["log_return"] == (ln(60 / 50) if known else None)
+    assert found[2]["log_return"] == ln(50 / 60)
     assert found[2]["trade_count_900s"] == 3  # windows are not reset
 
 
@@ -101,7 +101,7 @@ def test_a_bad_trade_keeps_its_row_only(column, bad):
     assert pick(found[1], "row_id", "latency_ms", "trade_id", "side") == (1, 0.0, "1", "buy")
     as_written = None if bad is not None and math.isnan(bad) else bad  # NaN is null in silver
     assert found[1][column] == as_written
-    assert pick(found[2], "log_return", "trade_count_60s") == (math.log(52 / 50), 2)
+    assert pick(found[2], "log_return", "trade_count_60s") == (ln(52 / 50), 2)
 
 
 def test_the_days_of_a_week():

@@ -10,7 +10,7 @@ import pytest
 import tapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lakes import HOUR, MIDNIGHT, SECOND, book_table
+from lakes import HOUR, MIDNIGHT, SECOND, book_table, ln
 from tapes import SYMBOL, read, touch, trade
 
 import tickstate
@@ -209,7 +209,7 @@ def test_a_filled_interval_repeats_all_but_the_flows():
     assert found["mid_price"].to_pylist() == [101.0, 101.0, 101.0, 102.0]
     assert found["trade_vol_5s"].to_pylist() == [2.0] * 4
     assert found["signed_trade_vol"].to_pylist() == [2.0, 0.0, 0.0, 0.0]
-    assert found["log_return"].to_pylist() == [math.log(101 / 100), 0.0, 0.0, math.log(102 / 101)]
+    assert found["log_return"].to_pylist() == [ln(101 / 100), 0.0, 0.0, ln(102 / 101)]
     assert found["ofi"].to_pylist()[1:3] == [0.0, 0.0]
     assert found["snapshot_count"].to_pylist() == [2, 0, 0, 1]
     assert found["data_staleness_ms"].to_pylist() == [0.0, 1000.0, 2000.0, 0.0]

@@ -7,7 +7,7 @@ import naive
 import numpy as np
 import pytest
 from hypothesis import given
-from lakes import MIDNIGHT, SECOND, book_table, books, snapshot
+from lakes import MIDNIGHT, SECOND, book_table, books, ln, snapshot
 
 import tickstate
 from tickstate.kernels import step
@@ -34,7 +34,7 @@ def test_the_first_row_has_no_step():
 def test_returns_velocity_and_acceleration():
     at = [(0, [(99.0, 1.0)], [(101.0, 1.0)]), (2, [(101.0, 1.0)], [(103.0, 1.0)]), (3, [(104.0, 1.0)], [(106.0, 1.0)])]
     second, third = values_of(*at[:2]), values_of(*at)
-    assert second["log_return"] == math.log(102 / 100)
+    assert second["log_return"] == ln(102 / 100)
     assert second["mid_velocity"] == 1.0
     assert second["mid_accel"] is None  # the row before has no velocity
     assert third["mid_velocity"] == 3.0
@@ -44,7 +44,7 @@ def test_returns_velocity_and_acceleration():
 def test_repeated_times_have_a_return_but_no_velocity():
     at = [(0, BID, ASK), (1, BID, ASK), (1, [(100.0, 1.0)], ASK), (2, BID, ASK), (3, BID, ASK)]
     row = values_of(*at[:3])
-    assert row["log_return"] == math.log(100.5 / 100)
+    assert row["log_return"] == ln(100.5 / 100)
     assert row["ofi"] == 1.0
     assert (row["mid_velocity"], row["mid_accel"]) == (None, None)
     row = values_of(*at[:4])
