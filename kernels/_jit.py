@@ -97,7 +97,7 @@ class Kernel:
         if not self.typed:  # kernels that call it hold its code; two processes would mix up its entries in a cache
             return numba.njit(**options)(self.function)
         folder = _cache_of(self.function)
-        with _numba_cache_in(folder):
+        with _cached_in(folder, self.function):
             try:
                 return numba.njit(self._signature(), cache=folder is not None, **options)(self.function)
             except numba.core.errors.NumbaError as error:
@@ -222,22 +222,23 @@ class _Locator:
 
 
 @contextmanager
-def _numba_cache_in(folder: Path | None) -> Iterator[None]:
-    """numba caches what is declared in the block in a folder; it has a variable for that, but means its subfolders."""
+def _cached_in(folder: Path | None, function: Callable[..., Any]) -> Iterator[None]:
+    """numba caches a function that is declared in the block in a folder. It has a variable for that, but would put it
+    in a subfolder by path, and trust it by the time of its file."""
     _numba()
     from numba.core import caching, config
 
     class Chosen:
         @staticmethod
-        def from_function(function: Callable[..., Any], path: str) -> _Locator | None:
-            return _Locator(function, folder) if folder is not None else None
+        def from_function(declared: Callable[..., Any], path: str) -> _Locator | None:
+            return _Locator(function, folder) if declared is function and folder is not None else None
 
-    classes, chosen = caching.CacheImpl._locator_classes, getattr(config, "CACHE_LOCATOR_CLASSES", "")
-    caching.CacheImpl._locator_classes, config.CACHE_LOCATOR_CLASSES = [Chosen], ""
+    classes, names = caching.CacheImpl._locator_classes, getattr(config, "CACHE_LOCATOR_CLASSES", "")
+    caching.CacheImpl._locator_classes, config.CACHE_LOCATOR_CLASSES = [Chosen, *classes], ""
     try:
         yield
     finally:
-        caching.CacheImpl._locator_classes, config.CACHE_LOCATOR_CLASSES = classes, chosen
+        caching.CacheImpl._locator_classes, config.CACHE_LOCATOR_CLASSES = classes, names
 
 
 def _inside(function: Callable[..., Any]) -> str:
