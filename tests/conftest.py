@@ -80,6 +80,12 @@ def plugins(monkeypatch):
     default_registry()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores: tests wait a fifth of the time. Not many, since they start some of their own."""
+    return min(8, (os.cpu_count() or 1) + 1)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session):
     found = kernels_with_many_signatures()

@@ -222,6 +222,7 @@ def test_totals_of_a_tape(rows, cut):
     assert out.tolist() == [len(rows), len(naive_bars.prints_of(rows)), *sums]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["60s", "tick_50", "volume_1000", "dollar_run_20"])
 @pytest.mark.parametrize("seed", range(4))
 def test_sums_to_the_last_bit(name, seed):

@@ -91,6 +91,7 @@ def test_a_cold_start_at_the_lookback_gives_the_same_bits(channel, name, data):
     assert_same_bits(lakes.run_engine(graph, lane, (), start, earlier, since), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gap", [4.0, 60.0])
 @pytest.mark.parametrize("channel", ["orderbook", "trades", "ticker"])
 def test_cuts_and_cold_starts_of_a_long_lane(channel, gap):

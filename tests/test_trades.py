@@ -297,6 +297,7 @@ def test_agrees_with_the_naive_reference(rows, tape, max_gap):
     assert {*JOINED, *WINDOWS, "kyle_lambda", "vpin", "vpin_buckets"} <= {*compared}
 
 
+@pytest.mark.slow
 @given(st.integers(0, 2**32), st.sampled_from((0.3, 1.0, 8.0)), st.sampled_from((0.1, 0.9, 40.0)))
 @settings(max_examples=8)
 def test_agrees_with_the_naive_reference_on_a_long_tape(seed, gap, trade_gap):

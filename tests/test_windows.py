@@ -377,6 +377,7 @@ def test_agrees_with_the_naive_reference(rows, tape):
     assert {"ofi_sum_900s", "mlofi_sum_5s", "rv_60s", "mean_relative_spread_300s"} <= set(compared)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_the_naive_reference_on_a_long_dense_book(seed):
     """Enough rows for what needs 30 of them, over midnight, with a quiet spell."""
