@@ -1,9 +1,9 @@
 """The jit policy: the one place that names numba.
 
 A kernel is a module-level function whose arguments are annotated with the types below. It is
-compiled for exactly that one signature, at its first call and not at import, and is cached in a
-folder keyed by the hash of every source of its package, and of those that it calls into: numba's
-own cache does not see an edit in a callee of another file, and compiles anew in each environment.
+compiled for exactly that one signature, at its first call and not at import, and is cached by the
+hash of every source of its package and of those that it calls into, and of its code and constants:
+numba's own cache does not see an edit in a callee of another file, and compiles anew in each environment.
 
 Policy: ``nogil``, ``error_model="numpy"``, never ``fastmath``, never ``parallel``. Reordered or
 fused sums would change bits with the CPU's vector width, and bits are the promise. For the same
@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,10 @@ class Kernel:
         """Whether calling it now compiles nothing: compiled in this process, or cached on disk."""
         if self._dispatcher is not None or interpreted():
             return True
-        folder, line = _cache_of(self.function), self.function.__code__.co_firstlineno
-        python = f"py{sys.version_info[0]}{sys.version_info[1]}"
-        name = f"{Path(_source(self.function)).stem}.{self.function.__qualname__}-{line}.{python}*.nbi"
-        return folder is not None and any((folder / _inside(self.function)).glob(name))
+        folder = _cache_of(self.function)
+        return folder is not None and any(
+            folder.glob(f"*.{self.function.__qualname__}-{code_hash(self.function)}.*.nbi")
+        )
 
     def _compile(self) -> Any:
         numba = _numba()
@@ -162,9 +163,13 @@ def source_digest(*packages: Path) -> str:
     return digest.hexdigest()
 
 
-@cache
 def cache_folder(*packages: Path) -> Path | None:
     """Where compiled kernels of these packages are kept; None (compile anew) where nothing is writable."""
+    return _folder(getattr(sys.modules.get("numba.core.config"), "USING_SVML", False), *packages)
+
+
+@cache
+def _folder(svml: bool, *packages: Path) -> Path | None:
     from importlib.metadata import version  # numba's own attribute would cost its import
 
     from platformdirs import user_cache_path
@@ -172,8 +177,12 @@ def cache_folder(*packages: Path) -> Path | None:
     digest = source_digest(Path(__file__).parent, *packages)
     base = os.environ.get("TICKSTATE_CACHE_DIR")
     root = Path(base) if base else user_cache_path("tickstate")
-    svml = "-svml" if getattr(sys.modules.get("numba.core.config"), "USING_SVML", False) else ""
-    folder = root / f"kernels-numba{version('numba')}-numpy{version('numpy')}{svml}-{digest}"
+    name = f"kernels-numba{version('numba')}-numpy{version('numpy')}{'-svml' if svml else ''}-{digest}"
+    return _writable(root / name)
+
+
+def _writable(folder: Path) -> Path | None:
+    """A folder that is there and may be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -202,23 +211,29 @@ def _numba() -> Any:
 
 @dataclass(frozen=True)
 class _Locator:
-    """What numba asks where a function's code is cached. Here by what is compiled alone, not by where that stands or
-    when it was written: another environment or checkout of the same sources finds it there."""
+    """What numba asks where a function's code is cached. Here by what is compiled, not by where that stands or when it
+    was written: another environment or checkout of the same sources finds it there."""
 
     function: Callable[..., Any]
     folder: Path
 
+    @property
+    def _py_file(self) -> str:
+        """Named in numba's warning of a function that it cannot cache."""
+        return _source(self.function)
+
     def get_cache_path(self) -> str:
-        return str(self.folder / _inside(self.function))
+        return str(self.folder)
 
     def ensure_cache_path(self) -> None:
-        Path(self.get_cache_path()).mkdir(parents=True, exist_ok=True)
+        """It is there."""
 
     def get_source_stamp(self) -> str:
-        return self.folder.name
+        """As old as any: of other sources, it has another name."""
+        return ""
 
     def get_disambiguator(self) -> str:
-        return str(self.function.__code__.co_firstlineno)
+        return code_hash(self.function)
 
 
 @contextmanager
@@ -239,12 +254,6 @@ def _cached_in(folder: Path | None, function: Callable[..., Any]) -> Iterator[No
         yield
     finally:
         caching.CacheImpl._locator_classes, config.CACHE_LOCATOR_CLASSES = classes, names
-
-
-def _inside(function: Callable[..., Any]) -> str:
-    """Where in a cache folder the code of a kernel is: by package and subfolder, as several have files of one name."""
-    package, folder = _package(function), Path(_source(function)).parent
-    return "." if package.is_file() else (Path(package.name) / folder.relative_to(package)).as_posix()
 
 
 def _not_compiled(function: Callable[..., Any], error: Exception) -> TickstateError:
@@ -274,7 +283,8 @@ def _source(function: Callable[..., Any]) -> str:
 
 def _cache_of(function: Callable[..., Any]) -> Path | None:
     """The cache folder of a kernel: of all the packages that it calls into, none where it has no file."""
-    return cache_folder(*sorted(_packages(function))) if Path(_source(function)).is_file() else None
+    folder = cache_folder(*sorted(_packages(function))) if Path(_source(function)).is_file() else None
+    return None if folder is None else _writable(folder / function.__module__)  # numba imports it by that name
 
 
 def _packages(function: Callable[..., Any]) -> set[Path]:
@@ -294,11 +304,57 @@ def called(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     """A kernel's function and those of all kernels and helpers that it calls by name, directly or not, each once."""
     found = [function]
     for caller in found:  # grows
-        names, space = caller.__code__.co_names, caller.__globals__
-        scopes = [space, *(vars(space[n]) for n in names if inspect.ismodule(space.get(n)))]
-        kernels = [scope[n] for scope in scopes for n in names if isinstance(scope.get(n), Kernel)]
+        kernels = [value for _, value in _used(caller) if isinstance(value, Kernel)]
         found += dict.fromkeys(k.function for k in kernels if k.function not in found)
     return found
+
+
+def code_hash(function: Callable[..., Any]) -> str:
+    """A hash of what is compiled of a kernel: its code and that of all that it calls, and the constants they use.
+
+    Of what is in memory, not on disk: constants may come from anywhere, and files change while a process runs.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    functions = [k.function if isinstance(k, Kernel) else k for k in called(function)]
+    for each in functions:  # grows by what somebody else has compiled
+        digest.update(repr(_code(each.__code__)).encode())
+        for name, value in _used(each):
+            other = getattr(value, "py_func", None)
+            if other is not None and other not in functions:
+                functions.append(other)
+            if not isinstance(value, Kernel):
+                digest.update(f"{name}={_constant(value)}".encode())
+    return digest.hexdigest()
+
+
+def _used(function: Callable[..., Any]) -> list[tuple[str, Any]]:
+    """The globals that a function names, and what it may name of modules among them."""
+    names, space = sorted(_names(function.__code__)), function.__globals__
+    scopes = [space, *(vars(space[n]) for n in names if inspect.ismodule(space.get(n)))]
+    return [(n, scope[n]) for scope in scopes for n in names if n in scope]
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (_names(c) for c in code.co_consts if isinstance(c, CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _code(code: CodeType) -> tuple[Any, ...]:
+    """A code object without the places where it stands."""
+    constants = [_code(c) if isinstance(c, CodeType) else _constant(c) for c in code.co_consts]
+    return code.co_code, code.co_names, code.co_varnames, code.co_argcount, constants
+
+
+def _constant(value: Any) -> str:
+    """A value as text, whole; of what is no value to numba its type alone."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.descr}{value.shape}{hashlib.blake2b(value.tobytes()).hexdigest()}"
+    if isinstance(value, np.dtype):
+        return str(value.descr)
+    if isinstance(value, tuple):
+        return f"({','.join(map(_constant, value))})"
+    plain = (bool, int, float, complex, str, bytes, np.generic, type(None))
+    return f"{type(value).__name__}:{value!r}" if isinstance(value, plain) else type(value).__name__
 
 
 def _declare(new: Kernel) -> Kernel:

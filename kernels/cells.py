@@ -137,7 +137,8 @@ def regress(cells, begin, end):
     slope = xy / xx
     if high_y - low_y <= ZERO * size_y or yy == 0.0:
         return slope, math.nan
-    return slope, (xy / math.sqrt(xx) / math.sqrt(yy)) ** 2
+    correlation = xy / math.sqrt(xx) / math.sqrt(yy)
+    return slope, correlation * correlation
 
 
 @kernel

@@ -29,12 +29,18 @@ SQRT_HALF, SQRT_2 = 0.7071067811865476, 1.4142135623730951
 def exp_polynomial(r):
     """exp(r), abs(r) <= ln(2) / 2: terms up to r^13 / 13!, what is left out is below 5e-18; in groups that do not wait
     for each other (Estrin's scheme, section 5.3.2): one after the other (Horner's) took a tenth longer, less exact."""
+    return 1.0 + (r + r * r * exp_rest(r))
+
+
+@helper
+def exp_rest(r):
+    """(exp(r) - 1 - r) / r^2 likewise."""
     r2 = r * r
     low = (0.5 + r * (1.0 / 6.0)) + (1.0 / 24.0 + r * (1.0 / 120.0)) * r2
     middle = (1.0 / 720.0 + r * (1.0 / 5040.0)) + (1.0 / 40320.0 + r * (1.0 / 362880.0)) * r2
     high = (1.0 / 3628800.0 + r * (1.0 / 39916800.0)) + (1.0 / 479001600.0 + r * (1.0 / 6227020800.0)) * r2
     r4 = r2 * r2
-    return 1.0 + (r + r2 * (low + r4 * (middle + r4 * high)))
+    return low + r4 * (middle + r4 * high)
 
 
 @helper
@@ -66,7 +72,9 @@ def exp2(x):
     if x < -1075.0:
         return 0.0
     k = math.floor(x + 0.5)
-    return math.ldexp(exp_polynomial((x - k) * LN2), k)
+    r = (x - k) * LN2
+    high = 1.0 + r
+    return math.ldexp(high + (((1.0 - high) + r) + r * r * exp_rest(r)), k)
 
 
 @helper

@@ -37,6 +37,8 @@ AT_ONCE = 16
 """Requests at a time where many small objects are asked for."""
 
 
+REREADS = 10
+"""How often an object is read that is replaced meanwhile, before something else must be wrong."""
 SETTLED_REMOTE = 30 * SECOND
 """How long ago an object's time must be to show every later change: it is in whole seconds of another's clock."""
 
@@ -160,11 +162,12 @@ class RemotePath:
     def _read(self) -> bytes:
         """The bytes of one object. pyarrow asks for the size, then for so many bytes: where the object was replaced in
         between, they are the first of another, so the store is asked once more what is there."""
-        while True:
+        for _ in range(REREADS):
             with self.open() as file, asking(self):
                 data, read = file.read(), _as_stat(file.metadata(), file.size())
             if self._stat() == read:
                 return data
+        raise StoreError("it was another each time it was looked at", where=str(self), fix=_FAILING)
 
     def _stat(self) -> Stat:
         with self.open() as file, asking(self):

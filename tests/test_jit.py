@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -203,7 +204,7 @@ def compiling(monkeypatch, tmp_path):
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 0)
     monkeypatch.setenv("TICKSTATE_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(_jit, "ALL", {})
-    memories = [_jit.cache_folder, _jit.source_digest]
+    memories = [_jit._folder, _jit.source_digest]
     for memory in memories:
         memory.cache_clear()
     yield tmp_path / "cache"
@@ -459,10 +460,16 @@ def test_interpreted(monkeypatch, value, expected):
 # ---- the cache folder
 
 
+def numba_has_svml():
+    import numba.core.config
+
+    return numba.core.config.USING_SVML
+
+
 def folder_of(package):
     """What `cache_folder` says, without its memory."""
     _jit.source_digest.cache_clear()
-    return _jit.cache_folder.__wrapped__(package)
+    return _jit._folder.__wrapped__(numba_has_svml(), package)
 
 
 @pytest.mark.kernels
@@ -573,14 +580,60 @@ def test_numba_is_without_svml(monkeypatch):
 
 
 @pytest.mark.kernels
-def test_kernels_compiled_with_svml_are_cached_by_themselves(tmp_path, monkeypatch):
+def test_kernels_compiled_with_svml_are_cached_by_themselves(compiling, monkeypatch):
     import numba.core.config
 
-    monkeypatch.setenv("TICKSTATE_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(numba.core.config, "USING_SVML", False)
-    plain = folder_of(KERNELS)
+    plain = _jit.cache_folder()
     monkeypatch.setattr(numba.core.config, "USING_SVML", True)
-    assert folder_of(KERNELS) != plain
+    assert _jit.cache_folder() != plain
+    monkeypatch.delitem(sys.modules, "numba.core.config")
+    assert _jit.cache_folder() == plain, "as tickstate imports it"
+
+
+SCALE, TABLE, NAMED = 2.0, np.arange(3.0), np.dtype([("a", "f8")])
+
+
+def scaled(x):
+    return [SCALE * TABLE[0] + np.zeros(1, NAMED)["a"] + _jit.LIMIT for _ in range(2)]
+
+
+@pytest.mark.kernels
+def test_the_hash_of_a_kernel_is_of_all_that_is_compiled(monkeypatch):
+    """Constants of any place, which need not be in any file of the package: code for others would be wrong."""
+    monkeypatch.setattr(_jit, "LIMIT", 1.0, raising=False)
+    seen = [_jit.code_hash(scaled)]
+    assert _jit.code_hash(scaled) == seen[0]
+    for name, value in (
+        ("SCALE", 3.0),
+        ("TABLE", np.arange(4.0)),
+        ("NAMED", np.dtype([("a", "f4")])),
+        ("SCALE", (3.0,)),
+    ):
+        monkeypatch.setitem(globals(), name, value)
+        seen.append(_jit.code_hash(scaled))
+    monkeypatch.setattr(_jit, "LIMIT", 2.0)
+    seen.append(_jit.code_hash(scaled))
+    for other in (types.SimpleNamespace(py_func=lambda: 1), types.SimpleNamespace(py_func=lambda: 2)):  # njit's
+        monkeypatch.setitem(globals(), "SCALE", other)
+        seen.append(_jit.code_hash(scaled))
+    assert len(set(seen)) == len(seen)
+
+
+def test_a_large_table_is_no_obstacle(compiling, tmp_path, monkeypatch):
+    """numba does not cache a kernel with one, and names its file in a warning."""
+    write_package(tmp_path, "tabled", 2.0)
+    inner = tmp_path / "tabled/inner.py"
+    inner.write_text(
+        f"import numpy as np\nTABLE = np.full(1 << 18, 2.0)\n{inner.read_text()}".replace("2.0\n", "TABLE[0]\n")
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    grow_all = importlib.import_module("tabled.outer").grow_all
+    with pytest.warns(match="Cannot cache compiled function"):
+        grow_all.dispatcher  # noqa: B018 - the property compiles
+    out = np.empty(1)
+    grow_all(np.array([10.0]), 0, np.zeros(1, [("total", "f8")]), out)
+    assert out.tolist() == [20.0]
 
 
 @pytest.mark.kernels
