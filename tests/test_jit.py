@@ -620,6 +620,7 @@ def test_the_hash_of_a_kernel_is_of_all_that_is_compiled(monkeypatch):
     assert len(set(seen)) == len(seen)
 
 
+@pytest.mark.kernels
 def test_a_large_table_is_no_obstacle(compiling, tmp_path, monkeypatch):
     """numba does not cache a kernel with one, and names its file in a warning."""
     write_package(tmp_path, "tabled", 2.0)
