@@ -279,7 +279,9 @@ write_bytes(place(sys.argv[1]), b"n" * int(sys.argv[2]), "test")
 
 
 @pytest.mark.parametrize(("size", "held"), [(10, "PUT"), (9 << 20, "PUT"), (BIG, "PUT"), (BIG, "POST")])
-def test_a_process_killed_while_it_uploads_leaves_the_old_object_or_the_new(s3, root, size, held, tmp_path, monkeypatch):
+def test_a_process_killed_while_it_uploads_leaves_the_old_object_or_the_new(
+    s3, root, size, held, tmp_path, monkeypatch
+):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where no other test's process clears up first
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     path = put(root / "x", b"old")
