@@ -13,9 +13,9 @@ import hashlib
 import inspect
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 from tickstate.features.base import Feature, FeatureError
 from tickstate.features.checking_data import make_lane, run_lane
 from tickstate.features.graph import Graph
-from tickstate.kernels._jit import Kernel
+from tickstate.kernels._jit import Kernel, named
 
 FILE = "versions.json"
 ROWS, SEED = 160, 11
@@ -50,7 +50,7 @@ def _collect(kernel: Any, found: dict[str, str], seen: set[Any]) -> None:
     if name in found:  # two modules may each have a helper of this name
         name = f"{function.__module__}.{name}"
     found[name] = _normalised(function)
-    for key, value in _globals(function):
+    for key, value in named(function):
         if isinstance(value, Kernel) or hasattr(value, "py_func"):  # ours, or somebody's own njit
             _collect(value, found, seen)
         elif not isinstance(value, ModuleType) and not callable(value):
@@ -72,22 +72,6 @@ def _normalised(function: Any) -> str:
         if ast.get_docstring(tree) is not None:
             tree.body = tree.body[1:] or [ast.Pass()]
     return ast.unparse(tree)
-
-
-def _globals(function: Any) -> Iterator[tuple[str, Any]]:
-    """Names that the code reads from outside itself, and what they stand for; ``module.name`` too."""
-    space = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
-    names = sorted(_names(function.__code__))
-    for name in names:
-        if name in space:
-            yield name, space[name]
-            if isinstance(space[name], ModuleType) and space[name].__name__ not in ("math", "numpy"):
-                yield from ((n, vars(space[name])[n]) for n in names if n in vars(space[name]))
-
-
-def _names(code: CodeType) -> set[str]:
-    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
-    return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
 
 
 def record_of(graph: Graph, name: str) -> Record:

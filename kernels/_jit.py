@@ -304,7 +304,7 @@ def called(function: Callable[..., Any]) -> list[Callable[..., Any]]:
     """A kernel's function and those of all kernels and helpers that it calls by name, directly or not, each once."""
     found = [function]
     for caller in found:  # grows
-        kernels = [value for _, value in _used(caller) if isinstance(value, Kernel)]
+        kernels = [value for _, value in named(caller) if isinstance(value, Kernel)]
         found += dict.fromkeys(k.function for k in kernels if k.function not in found)
     return found
 
@@ -318,7 +318,7 @@ def code_hash(function: Callable[..., Any]) -> str:
     functions = [k.function if isinstance(k, Kernel) else k for k in called(function)]
     for each in functions:  # grows by what somebody else has compiled
         digest.update(repr(_code(each.__code__)).encode())
-        for name, value in _used(each):
+        for name, value in named(each):
             other = getattr(value, "py_func", None)
             if other is not None and other not in functions:
                 functions.append(other)
@@ -327,16 +327,20 @@ def code_hash(function: Callable[..., Any]) -> str:
     return digest.hexdigest()
 
 
-def _used(function: Callable[..., Any]) -> list[tuple[str, Any]]:
-    """The globals that a function names, and what it may name of modules among them."""
-    names, space = sorted(_names(function.__code__)), function.__globals__
-    scopes = [space, *(vars(space[n]) for n in names if inspect.ismodule(space.get(n)))]
-    return [(n, scope[n]) for scope in scopes for n in names if n in scope]
+def named(function: Callable[..., Any]) -> Iterator[tuple[str, Any]]:
+    """Names that a function reads from outside itself, and what they stand for; ``module.name`` too."""
+    space = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+    names = sorted(_names(function.__code__))
+    for name in names:
+        if name in space:
+            yield name, space[name]
+            if inspect.ismodule(space[name]) and space[name].__name__ not in ("math", "numpy"):
+                yield from ((n, vars(space[name])[n]) for n in names if n in vars(space[name]))
 
 
 def _names(code: CodeType) -> set[str]:
-    inner = (_names(c) for c in code.co_consts if isinstance(c, CodeType))
-    return set(code.co_names).union(*inner)
+    inner = [c for c in code.co_consts if isinstance(c, CodeType)]
+    return {*code.co_names, *code.co_freevars}.union(*map(_names, inner))
 
 
 def _code(code: CodeType) -> tuple[Any, ...]:
