@@ -6,6 +6,8 @@ not with how many there are.
 
 from __future__ import annotations
 
+import statistics
+
 import pytest
 from busy import FIRST_HOUR, write_busy_hour
 from pinned import rounds
@@ -15,46 +17,48 @@ COLUMNS = (
     "regime_shares", "ofi_beta", "kyle_lambda", "depth_sigma",
 )  # fmt: skip
 SMALL = 100_000
-
-
-def measured(folder, hours, rows):
-    """CPU seconds of a run, less those of a run with nothing to do, and its peak memory in MB."""
-    bronze = folder / "bronze"
-    for i in range(hours):
-        write_busy_hour(bronze, rows, levels=1, hour=FIRST_HOUR + i, seed=1 + i)
-    (found,) = rounds((), "alone", bronze, folder, "single", *COLUMNS)
-    return found["job"][1] - found["idle"][1], found["peak"]
+ROUNDS = 5
+"""Of the small job, before a larger one and after it: the machine may be faster at one time than at another."""
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """An hour of 100,000 rows; the time to load kernels, that of an hour of 1,000 rows, is taken off."""
+def measured(tmp_path_factory):
+    """Of a number of hours with so many rows each: CPU seconds, median, and the peak memory of a process in MB.
+
+    Kernels are loaded beforehand, and the time of a run with nothing to do is taken off.
+    """
     root = tmp_path_factory.mktemp("growth")
-    measured(root / "compiles", 1, 500)
-    tiny = measured(root / "tiny", 1, 1_000)
-    return *measured(root / "small", 1, SMALL), tiny[0]
+    warm = write_busy_hour(root / "warm", 500, levels=1)
+
+    def measure(hours, rows, count=1):
+        bronze = root / f"{hours}-{rows}"
+        for i in range(0 if bronze.exists() else hours):
+            write_busy_hour(bronze, rows, levels=1, hour=FIRST_HOUR + i, seed=1 + i)
+        found = rounds((), "loaded", warm, bronze, root, count, *COLUMNS)
+        return statistics.median(r["job"][1] - r["idle"][1] for r in found), max(r["peak"] for r in found)
+
+    return measure
 
 
-def compared(note, small, found, rows, *, bounded):
-    """Note how a larger job compares with the small one."""
-    (cpu, peak), (small_cpu, small_peak, loading) = found, small
-    a_row, before = (cpu - loading) / rows, (small_cpu - loading) / SMALL
-    note("ns a row", 1e9 * a_row)
-    note("time a row, in times of 100,000 rows", a_row / before, at_most=1.2)
+def compared(benchmark, note, measured, hours, rows, *, bounded):
+    """Note how a larger job compares with 100,000 rows."""
+    before = measured(1, SMALL, ROUNDS)
+    cpu, peak = benchmark.pedantic(lambda: measured(hours, rows), rounds=1)
+    small = [sum(both) / 2 for both in zip(before, measured(1, SMALL, ROUNDS), strict=True)]
+    note("ns a row", 1e9 * cpu / (hours * rows))
+    note("time a row, in times of 100,000 rows", cpu / (hours * rows) / (small[0] / SMALL), at_most=1.2)
     note("MB at most", peak)
-    note("peak memory, in times of 100,000 rows", peak / small_peak, **({"at_most": 1.2} if bounded else {}))
+    note("peak memory, in times of 100,000 rows", peak / small[1], **({"at_most": 1.2} if bounded else {}))
 
 
 @pytest.mark.parametrize("hours", [10, 100])
-def test_growth_of_a_lane(benchmark, note, small, tmp_path, hours):
+def test_growth_of_a_lane(benchmark, note, measured, hours):
     """1,000,000 and 10,000,000 rows, 100,000 an hour."""
     benchmark.group = f"growth: rows of a lane, {hours * SMALL:,}"
-    found = benchmark.pedantic(lambda: measured(tmp_path, hours, SMALL), rounds=1)
-    compared(note, small, found, hours * SMALL, bounded=True)
+    compared(benchmark, note, measured, hours, SMALL, bounded=True)
 
 
-def test_growth_of_an_hour(benchmark, note, small, tmp_path):
+def test_growth_of_an_hour(benchmark, note, measured):
     """An hour ten times as dense: the rows of the longest window are ten times as many."""
     benchmark.group = "growth: rows of an hour, 1,000,000"
-    found = benchmark.pedantic(lambda: measured(tmp_path, 1, 10 * SMALL), rounds=1)
-    compared(note, small, found, 10 * SMALL, bounded=False)
+    compared(benchmark, note, measured, 1, 10 * SMALL, bounded=False)

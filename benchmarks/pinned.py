@@ -87,18 +87,33 @@ def beside_floor(bronze: str, folder: str, count: str) -> None:
         print(json.dumps({"rows": rows, "job": job, "idle": idle, "floor": below}), flush=True)
 
 
-def alone(bronze: str, folder: str, runner: str, *features: str) -> None:
+def alone(bronze: str, folder: str, runner: str) -> None:
     """One run in a fresh process, kernels compiled; and one with nothing to do. Importing tickstate is in neither."""
     import tickstate
 
     tickstate.run  # noqa: B018 - its names load what they need
-    how = {"runner": runner, "features": features or None}
     found: list[int] = []
-    job = timed(lambda: found.append(run_lake(bronze, f"{folder}/silver", **how)))
-    idle = timed(lambda: run_lake(bronze, f"{folder}/silver", **how))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 2**20
-    print(json.dumps({"rows": found[0], "job": job, "idle": idle, "peak": peak}))
+    job = timed(lambda: found.append(run_lake(bronze, f"{folder}/silver", runner=runner)))
+    idle = timed(lambda: run_lake(bronze, f"{folder}/silver", runner=runner))
+    print(json.dumps({"rows": found[0], "job": job, "idle": idle}))
+
+
+def loaded(warm: str, bronze: str, folder: str, count: str, *features: str) -> None:
+    """A run, again and again, in a process that has loaded its kernels for a lake ``warm``."""
+    silver, how = f"{folder}/silver", {"runner": "single", "features": features}
+    run_lake(warm, silver, **how)
+    for _ in range(int(count)):
+        shutil.rmtree(silver)
+        job = timed(lambda: run_lake(bronze, silver, **how))
+        idle = timed(lambda: run_lake(bronze, silver, **how))
+        print(json.dumps({"job": job, "idle": idle, "peak": peak()}), flush=True)
+    shutil.rmtree(silver)
+
+
+def peak() -> float:
+    """The most memory that this process has had, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT / 2**20
 
 
 if __name__ == "__main__":
-    {"beside_floor": beside_floor, "alone": alone}[sys.argv[1]](*sys.argv[2:])
+    {"beside_floor": beside_floor, "alone": alone, "loaded": loaded}[sys.argv[1]](*sys.argv[2:])
