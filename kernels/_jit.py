@@ -93,7 +93,7 @@ class Kernel:
         )
 
     def _compile(self) -> Any:
-        numba = _numba()
+        numba = load_numba()
         options = {"nogil": True, "error_model": "numpy"}
         if not self.typed:  # kernels that call it hold its code; two processes would mix up its entries in a cache
             return numba.njit(**options)(self.function)
@@ -106,7 +106,7 @@ class Kernel:
 
     def _signature(self) -> Any:
         notes = inspect.get_annotations(self.function, eval_str=True)
-        return _numba().void(*(_numba_type(a) for name, a in notes.items() if name != "return"))
+        return load_numba().void(*(_numba_type(a) for name, a in notes.items() if name != "return"))
 
     @property
     def signatures(self) -> int:
@@ -191,7 +191,7 @@ def _writable(folder: Path) -> Path | None:
 
 
 @cache
-def _numba() -> Any:
+def load_numba() -> Any:
     """numba, without Intel's SVML where that is installed: its vectors of exp and log have bits of their own.
 
     A caller who has imported numba before has chosen; kernels are then cached by themselves (``cache_folder``).
@@ -240,7 +240,7 @@ class _Locator:
 def _cached_in(folder: Path | None, function: Callable[..., Any]) -> Iterator[None]:
     """numba caches a function that is declared in the block in a folder. It has a variable for that, but would put it
     in a subfolder by path, and trust it by the time of its file."""
-    _numba()
+    load_numba()
     from numba.core import caching, config
 
     class Chosen:
@@ -270,7 +270,7 @@ def _not_compiled(function: Callable[..., Any], error: Exception) -> TickstateEr
 
 
 def _numba_type(arg: Arg) -> Any:
-    numba = _numba()
+    numba = load_numba()
     base = numba.from_dtype(np.dtype(arg.dtype))
     if arg.ndim == 0:
         return base

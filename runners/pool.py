@@ -7,6 +7,7 @@ import gc
 import multiprocessing
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -18,7 +19,7 @@ from concurrent.futures import (
     as_completed,
     wait,
 )
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -81,6 +82,9 @@ class Pool:
     def start(self, observer: Teller) -> None:
         """Have workers. Raises a ``TickstateError`` before anything has run, ``PoolLost`` later."""
 
+    def expect(self, tasks: int) -> None:
+        """Some tasks will come soon: begin with what takes time."""
+
     def prepare(self, work: Work, observer: Teller) -> None:
         """Compile what is not compiled yet, so that workers only load it; errors as of ``start``."""
         _prepare.prepare(work.kernels, observer.compiling)
@@ -103,11 +107,27 @@ class LocalPool(Pool):
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._begun = SPAWN.RawValue("b", 0)
+        self._executor: Executor | None = None
+
+    def expect(self, tasks: int) -> None:
+        self.close()
+        self._executor = local_pool(self.workers, self._begun)
+        with suppress(BrokenExecutor):  # the first task says so
+            for _ in range(min(tasks, self.workers)):
+                self._executor.submit(_nothing)  # a process is started at each while none is idle
+
+    def close(self) -> None:
+        executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown()
 
     @contextmanager
     def executor(self) -> Iterator[Executor]:
-        with local_pool(self.workers, self._begun) as executor:
-            yield executor
+        assert self._executor is not None
+        try:
+            yield self._executor
+        finally:
+            self.close()
         if not self._begun.value:  # no task is at fault: trying them one by one would take as long as it is pointless
             raise TickstateError(
                 "no worker process could start", where=getattr(sys.modules["__main__"], "__file__", None) or "batch",
@@ -149,12 +169,33 @@ def local_pool(workers: int, begun: Any = None) -> Executor:
 
 
 def _begin(threads: int, begun: Any) -> None:
+    """Import what every task needs, while the caller still plans."""
+    threading.Thread(target=_end_with_caller, daemon=True).start()
+    from tickstate.lake.arrow import without_pandas
+
+    without_pandas()
     import pyarrow
 
+    from tickstate.runners import executor  # noqa: F401
+
+    if not _jit.interpreted():
+        _jit.load_numba()
     pyarrow.set_cpu_count(threads)
     atexit.register(gc.freeze)  # else the interpreter walks through all of numba's objects once more, to end
     if begun is not None:
         begun.value = 1
+
+
+def _end_with_caller() -> None:
+    """End this process when the caller's is killed: it would compute on, and then wait for tasks for ever."""
+    caller = multiprocessing.parent_process()
+    if caller is not None:
+        caller.join()
+        os._exit(1)
+
+
+def _nothing() -> None:
+    """A task that starts a worker."""
 
 
 class Lost(NamedTuple):

@@ -281,6 +281,7 @@ def _attempt(
 ) -> list[AnySpan]:
     """Give what is stale to the pool; returns the spans that were lost with a worker and not run alone."""
     pool.start(observer)
+    pool.expect(len(plan.stale))
     lanes = len({(p.channel, p.lane) for p in plan.stale})
     spans = plan.spans(_span_length(len(plan.stale), lanes, pool.workers))
     plan.files.save()  # spans have learnt the digests of what is stale

@@ -574,7 +574,7 @@ def test_numba_is_without_svml(monkeypatch):
         monkeypatch.delenv("NUMBA_DISABLE_INTEL_SVML", raising=False)
         if before is not None:
             monkeypatch.setenv("NUMBA_DISABLE_INTEL_SVML", before)
-        _jit._numba.__wrapped__()
+        _jit.load_numba.__wrapped__()
         assert os.environ.get("NUMBA_DISABLE_INTEL_SVML") == before, "others see what they set"
     assert seen == ["1", "1"]
 
