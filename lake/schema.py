@@ -62,6 +62,9 @@ PARTITION_TYPES = {
     "year": pa.int32(), "month": pa.int32(), "day": pa.int32(), "hour": pa.int32(),
 }  # fmt: skip
 
+SHOWN = 20
+"""How many names of columns an error has."""
+
 
 def check_schema(schema: pa.Schema, channel: str, relative: str) -> None:
     """Raise ``BadFile`` where a required column is missing or a contract column has another type."""
@@ -73,7 +76,9 @@ def check_schema(schema: pa.Schema, channel: str, relative: str) -> None:
         if not index:
             if name not in PARTITION_TYPES and name not in BRONZE[channel].required:
                 continue
-            raise BadFile(relative, "missing_column", f"no column {name!r} ({kind}); has {', '.join(schema.names)}")
+            more = len(schema.names) - SHOWN
+            names = ", ".join(schema.names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+            raise BadFile(relative, "missing_column", f"no column {name!r} ({kind}); has {names}")
         got = schema.field(index[0]).type
         if not same_kind(got, kind):
             raise BadFile(relative, "wrong_type", f"column {name!r} is {got}, expected {kind}")

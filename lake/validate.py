@@ -96,12 +96,13 @@ def coverage(root: Place, listing: Listing) -> list[Coverage]:
 
 
 def prune(root: Place, listing: Listing, source: Listing) -> list[str]:
-    """Remove partitions whose source is gone, record first; returns their paths."""
+    """Remove partitions whose source is gone, record first; returns their paths. A file without a record stays."""
     gone = []
     for segment in list(_segments(listing)):
         lane = Lane(segment.exchange, segment.symbol)
         beside = commit_path(root, listing.channel, lane, segment.hour)
-        if not _has_source(source, lane, segment, read_commit(beside)):
+        record = read_commit(beside)
+        if record is not None and not _has_source(source, lane, segment, record):
             beside.unlink(missing_ok=True)
             place(segment.path).unlink(missing_ok=True)
             gone.append(segment.where)

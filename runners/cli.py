@@ -159,7 +159,7 @@ def parity(left: Any, right: Any, as_json: bool, **chosen: Any) -> int:
         found = {f"{left} | {right}": compare_lakes(left, right)}
     else:
         if chosen["lake"] is None:  # each runner writes to folders of its own
-            chosen.update({name: chosen[name] or Path("unused") for name in ("silver", "gold")})
+            chosen.update({name: chosen[name] or Path("unused", name) for name in ("silver", "gold")})
         found = compare_runners(_selection(chosen), lambda name: click.echo(f"running {name}", err=True))
     click.echo(report.parity_text(found, as_json))
     return 1 if any(c.differ for columns in found.values() for c in columns) else 0

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import permutations
+from pathlib import Path
 
 from tickstate.features.base import near
 from tickstate.lake.errors import LakeError
@@ -31,6 +34,26 @@ class Selection:
     end: int | None = None
     features: tuple[str, ...] | None = None
     config: Config = field(default_factory=Config)
+
+    def __post_init__(self) -> None:
+        check_places({"bronze": self.bronze, "silver": self.silver, "gold": self.gold})
+
+
+def check_places(places: Mapping[str, Place | None]) -> None:
+    """Raise where one tier's files would lie among another's."""
+    parts = {tier: _parts(p) for tier, p in places.items() if p is not None}
+    for (outer, above), (inner, below) in permutations(parts.items(), 2):
+        rest = below[len(above) :] if below[: len(above)] == above else None
+        if rest is not None and (not rest or rest[0] in BRONZE or rest[0].startswith("_")):
+            what = f"the same place as {outer}" if not rest else f"in {outer}'s folder {rest[0]!r}"
+            raise LakeError(
+                f"{inner} is {what}", where=str(places[inner]), expected="a folder of its own for each tier",
+                fix=f"change --{inner} or --{outer}, or give --lake DIR for all",
+            )  # fmt: skip
+
+
+def _parts(of: Place) -> tuple[str, ...]:
+    return of.resolve().parts if isinstance(of, Path) else tuple(str(of).partition("?")[0].split("/"))
 
 
 def is_within(hour: int, selection: Selection) -> bool:

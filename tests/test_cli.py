@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import bronze
 import pytest
@@ -74,6 +75,21 @@ MISTAKES = {
     "set an endless window": (["plan", "--lake", "{lake}", "--set", "ofi_sum.horizons=[inf]"], ["inf"]),
     "set an unknown setting": (["plan", "--lake", "{lake}", "--set", "run.dept=5"], ["did you mean 'depth'?"]),
     "set a setting out of bounds": (["plan", "--lake", "{lake}", "--set", "run.depth=0"], ["depth"]),
+    "silver is bronze": (
+        ["run", "--bronze", "{lake}/bronze", "--silver", "{lake}/x/../bronze/"],
+        ["silver is the same place as bronze", "change --silver or --bronze"],
+    ),
+    "gold in bronze": (
+        ["plan", "--lake", "{lake}", "--gold", "{lake}/bronze/trades/bars"], ["gold is in bronze's folder 'trades'"],
+    ),
+    "silver for bronze": (
+        ["run", "--bronze", "{lake}/silver", "--silver", "{lake}/bronze"],
+        ["{lake}/bronze/orderbook/", ".parquet is not of tickstate's making", "check --bronze, --silver"],
+    ),
+    "silver in place of others' files": (
+        ["run", "--runner", "watcher", "--once", "--bronze", "{lake}/bronze", "--silver", "{lake}/others"],
+        ["{lake}/others/orderbook/", "part-0.parquet is not of tickstate's making"],
+    ),
     "silver is a file": (["run", "--bronze", "{lake}/bronze", "--silver", "{file}"], ["{file}"]),
 }  # fmt: skip
 
@@ -102,11 +118,17 @@ def one_line(code, out, err, says):
         assert text in err
 
 
+def as_part(source, target):
+    return shutil.copy(source, Path(target).with_name("part-0.parquet"))
+
+
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_mistake_is_one_line(call, lake, tmp_path, what):
     places = {"lake": lake, "file": tmp_path / "file", "binary": tmp_path / "binary"}
     places["file"].write_text("not TOML")
     places["binary"].write_bytes(b"\xff\xfe[run]")
+    hour = bronze.bronze_folder(lake, ALPHA, HOURS[0])
+    shutil.copytree(hour, lake / "others" / hour.relative_to(lake / "bronze"), copy_function=as_part)
     before = bronze.tree(tmp_path)
     arguments, says = MISTAKES[what]
     one_line(*call(*(a.format(**places) for a in arguments)), [s.format(**places) for s in says])

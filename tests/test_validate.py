@@ -237,6 +237,15 @@ def test_bronze_that_is_gone(lake, index):
     assert len(bronze.parquet(lake / "silver")) == 7
 
 
+def test_prune_leaves_what_tickstate_has_not_made(lake):
+    """Tiers mixed up: bronze whose hour has no silver is not silver whose bronze is gone."""
+    shutil.rmtree(bronze.part(lake, ALPHA, HOURS[1]).parent)
+    before = bronze.tree(lake / "bronze")
+    mixed_up = validate_lake(lake / "silver", lake / "bronze", remove=True)
+    assert (mixed_up.removed, "unknown_file" in {f.rule for f in mixed_up.findings}) == ([], True)
+    assert bronze.tree(lake / "bronze") == before
+
+
 def test_the_bronze_tier(lake):
     folder = bronze.bronze_folder(lake, ALPHA, HOURS[0])
     (folder / "broken.parquet").write_bytes(b"PAR1")
