@@ -31,7 +31,8 @@ def int64_values(table: pa.Table, name: str) -> np.ndarray:
 def without_pandas() -> None:
     """For processes of our own: keep pyarrow from importing pandas, where that is installed, at its first conversion.
 
-    It asks whether what it is given is pandas'; that takes 0.4 s and 48 MB. Who imports pandas later gets it.
+    It asks whether what it is given is pandas'; that takes 0.4 s and 48 MB. Who imports pandas later gets it, but
+    pyarrow then takes a Series as any array: nan in it is not null.
     """
     sys.meta_path.insert(0, _NoPandas)
     try:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from tickstate.runners import KEEPS_MEMORY
 
 DEMO = Path("demo-lake")
 
@@ -18,6 +21,7 @@ def main() -> None:
     """The console script ``features``: errors for people are one line, exit code 2."""
     from tickstate.kernels.errors import TickstateError
 
+    os.environ.setdefault(*KEEPS_MEMORY)
     atexit.register(gc.freeze)  # else the interpreter walks through all of numba's objects once more, to end
     try:
         sys.exit(features(standalone_mode=False) or 0)
@@ -159,7 +163,7 @@ def parity(left: Any, right: Any, as_json: bool, **chosen: Any) -> int:
         found = {f"{left} | {right}": compare_lakes(left, right)}
     else:
         if chosen["lake"] is None:  # each runner writes to folders of its own
-            chosen.update({name: chosen[name] or Path("unused", name) for name in ("silver", "gold")})
+            chosen.update({name: chosen[name] or Path(os.devnull, name) for name in ("silver", "gold")})
         found = compare_runners(_selection(chosen), lambda name: click.echo(f"running {name}", err=True))
     click.echo(report.parity_text(found, as_json))
     return 1 if any(c.differ for columns in found.values() for c in columns) else 0

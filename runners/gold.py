@@ -99,12 +99,16 @@ class GoldPlan:
     def stale(self) -> list[Planned]:
         return [p for p in self.partitions if p.reasons]
 
-    def spans(self, longest: int) -> list[DaySpan]:
+    def groups(self, longest: int) -> list[list[Planned]]:
         """A task a lane's day: its hours are read once for all kinds that go equally far."""
         groups: dict[tuple[str, Lane, int, int | None], list[Planned]] = {}
         for p in self.stale:
-            groups.setdefault((BARS[p.channel.partition("/")[0]], p.lane, p.hour, p.cutoff), []).append(p)
-        return [self._span(*key[:3], group) for key, group in groups.items()]
+            groups.setdefault((_made_of(p), p.lane, p.hour, p.cutoff), []).append(p)
+        return list(groups.values())
+
+    def spans(self, longest: int) -> list[DaySpan]:
+        """The same with all that a worker needs."""
+        return [self._span(_made_of(g[0]), g[0].lane, g[0].hour, g) for g in self.groups(longest)]
 
     def _span(self, channel: str, lane: Lane, day: int, group: list[Planned]) -> DaySpan:
         cutoff = group[0].cutoff
@@ -115,6 +119,11 @@ class GoldPlan:
             settings={(day, p.channel): self.settings[p.channel, lane, day] for p in group},
             cutoffs={} if cutoff is None else {day: cutoff},
         )  # fmt: skip
+
+
+def _made_of(planned: Planned) -> str:
+    """The channel of silver that a partition of bars is made of."""
+    return BARS[planned.channel.partition("/")[0]]
 
 
 def make_gold_plan(

@@ -91,7 +91,7 @@ class Plan:
     def stale(self) -> list[Planned]:
         return [p for p in self.partitions if p.reasons]
 
-    def spans(self, longest: int) -> list[Span]:
+    def groups(self, longest: int) -> list[list[Planned]]:
         """Tasks of at most ``longest`` hours: runs of consecutive stale hours of a lane; a chain is one task."""
         groups: list[list[Planned]] = []
         for p in (p for p in self.partitions if p.pending):
@@ -102,7 +102,11 @@ class Plan:
                 groups[-1].append(p)
             else:
                 groups.append([p])
-        return [self._span(g) for g in groups]
+        return groups
+
+    def spans(self, longest: int) -> list[Span]:
+        """The same with all that a worker needs."""
+        return [self._span(g) for g in self.groups(longest)]
 
     def _span(self, group: list[Planned]) -> Span:
         first, last, chosen = group[0], group[-1], self.selection

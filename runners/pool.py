@@ -6,6 +6,7 @@ import atexit
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +24,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
+from tickstate.features.registry import default_registry
 from tickstate.kernels import _jit, _prepare
 from tickstate.kernels.errors import TickstateError
+from tickstate.runners import KEEPS_MEMORY
 from tickstate.runners.gold import DaySpan
 from tickstate.runners.outcome import Outcome
 from tickstate.runners.selection import Selection
@@ -83,7 +86,7 @@ class Pool:
         """Have workers. Raises a ``TickstateError`` before anything has run, ``PoolLost`` later."""
 
     def expect(self, tasks: int) -> None:
-        """Some tasks will come soon: begin with what takes time."""
+        """So many tasks will come soon: begin with what takes time."""
 
     def prepare(self, work: Work, observer: Teller) -> None:
         """Compile what is not compiled yet, so that workers only load it; errors as of ``start``."""
@@ -112,18 +115,19 @@ class LocalPool(Pool):
     def expect(self, tasks: int) -> None:
         self.close()
         self._executor = local_pool(self.workers, self._begun)
-        with suppress(BrokenExecutor):  # the first task says so
+        with _beginning(), suppress(BrokenExecutor):  # the first task says so
             for _ in range(min(tasks, self.workers)):
                 self._executor.submit(_nothing)  # a process is started at each while none is idle
 
     def close(self) -> None:
         executor, self._executor = self._executor, None
         if executor is not None:
-            executor.shutdown()
+            executor.shutdown(cancel_futures=True)
 
     @contextmanager
     def executor(self) -> Iterator[Executor]:
-        assert self._executor is not None
+        if self._executor is None:
+            self.expect(0)
         try:
             yield self._executor
         finally:
@@ -168,8 +172,26 @@ def local_pool(workers: int, begun: Any = None) -> Executor:
     return ProcessPoolExecutor(workers, mp_context=SPAWN, initializer=_begin, initargs=(share, begun))
 
 
+@contextmanager
+def _beginning() -> Iterator[None]:
+    """Processes that begin in the block keep memory, unless the caller's environment says otherwise, and hear of Ctrl-C
+    once they can end without a word."""
+    name, value = KEEPS_MEMORY
+    before = os.environ.get(name)
+    os.environ.setdefault(name, value)
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
+        if before is None:
+            del os.environ[name]
+
+
 def _begin(threads: int, begun: Any) -> None:
-    """Import what every task needs, while the caller still plans."""
+    """Import what every task needs, while the caller still plans. Ctrl-C ends it at once, as anything may."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_caller, daemon=True).start()
     from tickstate.lake.arrow import without_pandas
 
@@ -178,6 +200,7 @@ def _begin(threads: int, begun: Any) -> None:
 
     from tickstate.runners import executor  # noqa: F401
 
+    default_registry()  # plugins first, as in the caller: one that imports numba decides how
     if not _jit.interpreted():
         _jit.load_numba()
     pyarrow.set_cpu_count(threads)

@@ -24,7 +24,7 @@ from tickstate.runners.gold import PENDING, GoldPlan, kinds_of, make_gold_plan, 
 from tickstate.runners.outcome import Outcome
 from tickstate.runners.plan import Plan, Planned, make_plan
 from tickstate.runners.pool import AnySpan, GivenPool, LocalPool, Pool, PoolLost, Work, run_alone, run_spans
-from tickstate.runners.selection import Selection
+from tickstate.runners.selection import Selection, check_places
 from tickstate.runners.span import Span
 
 AnyPlan = Plan | GoldPlan
@@ -162,7 +162,7 @@ def pool_of(executor: Any, workers: int | None = None) -> Pool:
 def _run(selection: Selection, pool: Pool, observer: Observer) -> Summary:
     """Tier by tier: gold is planned when silver is there."""
     began = time.monotonic()
-    check_bars(selection)
+    check(selection)
     selection = pool.placed(selection)
     summary, waiting = Summary(), {}
     with closing(pool):
@@ -176,15 +176,16 @@ def _run(selection: Selection, pool: Pool, observer: Observer) -> Summary:
     return summary
 
 
-def check_bars(selection: Selection) -> None:
-    """Raise for bars that nobody knows, before anything is computed."""
+def check(selection: Selection) -> None:
+    """Raise for places that are mixed up and bars that nobody knows, before anything is computed."""
+    check_places(selection)
     if "gold" in selection.tiers and selection.gold is not None:
         kinds_of(selection)
 
 
 def plan_tiers(selection: Selection) -> list[AnyPlan]:
     """The plans of the tiers of a selection, nothing computed: days wait for the hours of silver that are stale."""
-    check_bars(selection)
+    check(selection)
     plans: list[AnyPlan] = []
     waiting = {}
     if "silver" in selection.tiers:
@@ -281,9 +282,10 @@ def _attempt(
 ) -> list[AnySpan]:
     """Give what is stale to the pool; returns the spans that were lost with a worker and not run alone."""
     pool.start(observer)
-    pool.expect(len(plan.stale))
     lanes = len({(p.channel, p.lane) for p in plan.stale})
-    spans = plan.spans(_span_length(len(plan.stale), lanes, pool.workers))
+    length = _span_length(len(plan.stale), lanes, pool.workers)
+    pool.expect(len(plan.groups(length)))
+    spans = plan.spans(length)
     plan.files.save()  # spans have learnt the digests of what is stale
     if attempt == 0:
         for text in _notices(spans):

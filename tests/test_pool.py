@@ -10,9 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import bronze
 import pytest
 
+from tickstate.kernels._jit import interpreted
+from tickstate.kernels.errors import TickstateError
+from tickstate.runners import run
 from tickstate.runners.pool import LocalPool
+from tickstate.runners.selection import Selection
 
 BUSY = """
 import os, time
@@ -38,18 +43,58 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to look for processes in")
 def test_workers_end_when_their_run_is_killed(tmp_path):
     script = tmp_path / "busy.py"
     script.write_text(BUSY)
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as run:
-        pids = [int(pid) for pid in run.stdout.readline().split()]
-        assert len(pids) == 2
-        assert all(is_alive(pid) for pid in pids)
-        os.kill(run.pid, signal.SIGKILL)
+        try:
+            pids = [int(pid) for pid in run.stdout.readline().split()]
+            alive = [is_alive(pid) for pid in pids]
+        finally:
+            os.kill(run.pid, signal.SIGKILL)
+    assert alive == [True, True]
     deadline = time.monotonic() + 30
     while any(is_alive(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(is_alive(pid) for pid in pids)
+
+
+STOPPED = """
+import os, sys, time
+from tickstate.runners.pool import LocalPool
+
+if __name__ == "__main__":
+    pool = LocalPool(2)
+    try:
+        pool.expect(2)
+        if "begun" in sys.argv:
+            with pool.executor() as executor:
+                executor.submit(os.getpid).result()
+                print("go", flush=True)
+                time.sleep(60)
+        print("go", flush=True)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pool.close()
+        print("stopped")
+"""
+
+
+@pytest.mark.parametrize("when", ["begun", "while they begin"])
+def test_workers_end_without_a_word_on_ctrl_c(tmp_path, when):
+    script = tmp_path / "stopped.py"
+    script.write_text(STOPPED)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([sys.executable, script, when], **pipes, preexec_fn=hears_ctrl_c) as run:
+        assert run.stdout.readline() == "go\n"
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.communicate(timeout=60) == ("stopped\n", "")
+
+
+def hears_ctrl_c():
+    """As in a terminal, however the tests were started."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.mark.parametrize(("tasks", "processes"), [(0, 0), (1, 1), (5, 2)])
@@ -82,10 +127,48 @@ print("converted")
         ("from tickstate.lake.arrow import without_pandas; without_pandas()", ["converted", "imported"]),
     ],
 )
-def test_pyarrow_imports_no_pandas_in_a_worker(tmp_path, before, said):
+def test_pyarrow_imports_no_pandas_where_it_is_kept_from_it(tmp_path, before, said):
     """It does elsewhere, else ``without_pandas`` would be for nothing; and whoever asks for pandas gets it."""
     (tmp_path / "pandas.py").write_text(PANDAS)
     code = f"{before}\n{CONVERTS}\nimport pandas"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = {**os.environ, "PYTHONPATH": path_with(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.split()) == (0, said), done.stderr
+
+
+def test_workers_have_what_every_task_needs_but_no_pandas(tmp_path, monkeypatch):
+    (tmp_path / "pandas.py").write_text(PANDAS)
+    monkeypatch.setenv("PYTHONPATH", path_with(tmp_path))
+    pool = LocalPool(1)
+    pool.expect(1)
+    with pool.executor() as executor:
+        loaded = executor.submit(eval, "sorted(__import__('sys').modules)").result()
+    assert "pandas" not in loaded
+    assert {"pyarrow", "numba", "tickstate.runners.executor"} <= {*loaded, *(["numba"] if interpreted() else [])}
+
+
+def path_with(folder):
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def test_a_pool_that_fails_before_its_tasks_leaves_no_process(tmp_path):
+    before = set(multiprocessing.active_children())
+
+    class Failing(LocalPool):
+        def prepare(self, work, observer):
+            raise TickstateError("no compiler")
+
+    selection = Selection(bronze.tiny() / "bronze", tmp_path, tiers=("silver",))
+    with pytest.raises(TickstateError, match="no compiler"):
+        run._run(selection, Failing(2), run.Silent())
+    assert set(multiprocessing.active_children()) <= before
+
+
+def test_a_run_begins_a_process_a_task_at_most(tmp_path, monkeypatch):
+    """A day of bars is one task, whatever kinds it has."""
+    lake, expected = bronze.copy_tiny(tmp_path / "lake"), []
+    real = LocalPool.expect
+    monkeypatch.setattr(LocalPool, "expect", lambda self, tasks: expected.append(tasks) or real(self, tasks))
+    found = bronze.run(lake, tier=None, runner="batch", workers=2, exchange="alpha", features=bronze.CHEAP)
+    assert len([o for o in found.computed if "_bars" in o.channel]) == 8
+    assert expected[-1] == 2, "two days of a lane, four kinds of bars each"
