@@ -19,6 +19,7 @@ from tickstate.lake.names import PART, Lane, hour_time, is_daily, partition_colu
 from tickstate.lake.segment import inspect_segment, read_batches
 from tickstate.lake.store import Place, place, reading, walk
 from tickstate.lake.stream import in_key_order
+from tickstate.lake.write import is_output
 
 
 @dataclass(frozen=True)
@@ -96,15 +97,17 @@ def coverage(root: Place, listing: Listing) -> list[Coverage]:
 
 
 def prune(root: Place, listing: Listing, source: Listing) -> list[str]:
-    """Remove partitions whose source is gone, record first; returns their paths. A file without a record stays."""
+    """Remove partitions whose source is gone, record first; returns their paths. Files of others stay."""
     gone = []
     for segment in list(_segments(listing)):
-        lane = Lane(segment.exchange, segment.symbol)
+        lane, path = Lane(segment.exchange, segment.symbol), place(segment.path)
         beside = commit_path(root, listing.channel, lane, segment.hour)
         record = read_commit(beside)
-        if record is not None and not _has_source(source, lane, segment, record):
+        if segment.relative.endswith("/" + PART) and not _has_source(source, lane, segment, record):
+            if record is None and not is_output(path):
+                continue
             beside.unlink(missing_ok=True)
-            place(segment.path).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             gone.append(segment.where)
     return gone
 

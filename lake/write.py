@@ -19,6 +19,7 @@ from tickstate.lake.arrow import one_chunk
 from tickstate.lake.behind import Behind
 from tickstate.lake.content import ContentHash
 from tickstate.lake.digest import fingerprint
+from tickstate.lake.errors import StoreError
 from tickstate.lake.files import replacing, step
 from tickstate.lake.store import Place, reading
 
@@ -144,6 +145,16 @@ def read_schema(path: Place) -> pa.Schema:
     """The schema of a partition."""
     with reading(path) as file:
         return file.schema_arrow
+
+
+def is_output(path: Place) -> bool | None:
+    """Whether a Parquet file is of tickstate's making, by columns that bronze has not; None: nobody can read it."""
+    try:
+        return bool({"row_id", "bar_id"}.intersection(read_schema(path).names))
+    except StoreError:
+        raise
+    except (OSError, pa.ArrowException):
+        return None
 
 
 @contextmanager

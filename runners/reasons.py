@@ -6,19 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from tickstate.lake.commit import FORMAT, Commit
-from tickstate.lake.errors import LakeError, StoreError
-from tickstate.lake.names import PART
 from tickstate.lake.segment import Files
-from tickstate.lake.store import Place, is_remote, reading
-
-OURS = {"row_id", "bar_id"}
-"""Columns that outputs have, and bronze has not."""
+from tickstate.lake.store import Place
 
 
 def output_reasons(files: Files, path: Place, stat: Any, beside: Place, record: Commit | None) -> list[str]:
     """What is wrong with the output itself; ``stat``: None where it is not there, ``beside``: where its record lies."""
     if record is None:
-        check_is_ours(path, stat)
         return ["no output yet" if stat is None else "no commit record"]
     if stat is None:
         return ["output missing"]
@@ -30,27 +24,6 @@ def output_reasons(files: Files, path: Place, stat: Any, beside: Place, record: 
     if record.format != FORMAT:
         found.append(f"written by format {record.format}, now {FORMAT}")
     return found
-
-
-def check_is_ours(path: Place, stat: Any) -> None:
-    """Raise where an output would lie among Parquet of others, or replace it: tiers are mixed up."""
-    found = [] if is_remote(path) else sorted(p.name for p in path.parent.glob("[!._]*.parquet") if p.name != PART)
-    if found or (stat is not None and not _names_in(path) & OURS):
-        raise LakeError(
-            f"{[*found, PART][0]} is not of tickstate's making", where=str(path.parent),
-            expected="a place for output alone", fix="check --bronze, --silver and --gold, or move the file away",
-        )  # fmt: skip
-
-
-def _names_in(path: Place) -> set[str]:
-    """Its columns; of a file that nobody can read, ours."""
-    try:
-        with reading(path) as file:
-            return set(file.schema_arrow.names)
-    except StoreError:
-        raise
-    except (OSError, ValueError):
-        return OURS
 
 
 def is_recorded(files: Files, path: Place, stat: Any, beside: Place, record: Commit) -> bool:

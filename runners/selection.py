@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import islice, permutations
 from pathlib import Path
 
-from tickstate.features.base import near
+from tickstate.features.base import BARS, near
 from tickstate.lake.errors import LakeError
 from tickstate.lake.names import Lane
 from tickstate.lake.schema import BRONZE
-from tickstate.lake.store import Place
+from tickstate.lake.store import Place, place, walk
 from tickstate.runners.choice import rule_kinds, silver_names
 from tickstate.runners.config import Config
+
+LOOKED_AT = 3
+"""Files of a channel that are opened to see whose they are."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +38,58 @@ class Selection:
     features: tuple[str, ...] | None = None
     config: Config = field(default_factory=Config)
 
-    def __post_init__(self) -> None:
-        check_places({"bronze": self.bronze, "silver": self.silver, "gold": self.gold})
+
+def check_places(selection: Selection) -> None:
+    """Raise where tiers are mixed up, before a file is written: output would lie among bronze or replace it."""
+    read = {"silver": ("bronze", selection.bronze), "gold": ("silver", selection.silver)}
+    written = {"silver": selection.silver, "gold": selection.gold}
+    made = {tier: root for tier, root in written.items() if tier in selection.tiers and root is not None}
+    places = dict(read[tier] for tier in made) | made
+    for (outer, above), (inner, below) in permutations(places.items(), 2):
+        rest = _below(above, below)
+        if rest == [] and "bronze" in (outer, inner):
+            what = f"the same place as {outer}"
+        elif rest and (rest[0] in BRONZE or rest[0] in BARS):
+            what = f"in {outer}'s folder {rest[0]!r}"
+        else:
+            continue
+        fix = f"change --{inner} or --{outer}, or give --lake DIR for all"
+        raise LakeError(f"{inner} is {what}", where=str(below), expected="a folder of its own for it", fix=fix)
+    fix = "check --bronze, --silver and --gold"
+    if "bronze" in places and any((selection.bronze / "_commits" / c).is_dir() for c in BRONZE):
+        raise LakeError("it is silver, with records of commits", where=f"bronze {selection.bronze}", fix=fix)
+    for tier in (t for t in ("silver", "gold") if t in places):
+        for channel in BRONZE if tier == "silver" else BARS:
+            stranger = _stranger(places[tier], channel)
+            if stranger:
+                raise LakeError(
+                    f"{stranger} is not of tickstate's making", where=f"{tier} {places[tier]}",
+                    expected="a place for output alone", fix=f"{fix}, or move what is there away",
+                )  # fmt: skip
 
 
-def check_places(places: Mapping[str, Place | None]) -> None:
-    """Raise where one tier's files would lie among another's."""
-    parts = {tier: _parts(p) for tier, p in places.items() if p is not None}
-    for (outer, above), (inner, below) in permutations(parts.items(), 2):
-        rest = below[len(above) :] if below[: len(above)] == above else None
-        if rest is not None and (not rest or rest[0] in BRONZE or rest[0].startswith("_")):
-            what = f"the same place as {outer}" if not rest else f"in {outer}'s folder {rest[0]!r}"
-            raise LakeError(
-                f"{inner} is {what}", where=str(places[inner]), expected="a folder of its own for each tier",
-                fix=f"change --{inner} or --{outer}, or give --lake DIR for all",
-            )  # fmt: skip
+def _below(above: Place, below: Place) -> list[str] | None:
+    """The names of folders from a place to one that lies in it; None where it does not."""
+    one, two = _names_of(above), _names_of(below)
+    return two[len(one) :] if two[: len(one)] == one else None
 
 
-def _parts(of: Place) -> tuple[str, ...]:
-    return of.resolve().parts if isinstance(of, Path) else tuple(str(of).partition("?")[0].split("/"))
+def _names_of(root: Place) -> list[str]:
+    if isinstance(root, Path):
+        return list(Path(os.path.realpath(root)).parts)
+    path, _, query = str(root).partition("?")
+    return [query, *path.split("/")]
+
+
+def _stranger(root: Place, channel: str) -> str:
+    """A Parquet file of somebody else's in a channel of which no commit is recorded; "" where there is none."""
+    folder = root / channel
+    if (root / "_commits" / channel).is_dir() or not folder.is_dir():
+        return ""
+    from tickstate.lake.write import is_output  # reads Parquet: only where something is odd
+
+    found = islice(walk(folder), LOOKED_AT)
+    return next((f"{channel}/{relative}" for relative, path, _ in found if is_output(place(path)) is False), "")
 
 
 def is_within(hour: int, selection: Selection) -> bool:

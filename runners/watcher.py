@@ -20,7 +20,7 @@ from tickstate.runners.executor import worker_for
 from tickstate.runners.gold import DaySpan, make_gold_plan, waiting_hours
 from tickstate.runners.outcome import Outcome
 from tickstate.runners.plan import Clock, Planned, make_plan
-from tickstate.runners.run import LONGEST_SPAN, AnyPlan, Observer, Silent, Summary, check_bars, digests_path, prepare
+from tickstate.runners.run import LONGEST_SPAN, AnyPlan, Observer, Silent, Summary, check, digests_path, prepare
 from tickstate.runners.selection import Selection
 from tickstate.runners.span import Span
 from tickstate.runners.worker import Worker
@@ -50,7 +50,7 @@ class Watcher:
         observer: Observer | None = None,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        check_bars(selection)
+        check(selection)
         self.selection, self.pace, self._now = selection, pace or Pace(), now
         self._observer = observer or Silent()
         self._files = Files(digests_path(selection.silver))

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import bronze
 import pytest
@@ -80,16 +79,20 @@ MISTAKES = {
         ["silver is the same place as bronze", "change --silver or --bronze"],
     ),
     "gold in bronze": (
-        ["plan", "--lake", "{lake}", "--gold", "{lake}/bronze/trades/bars"], ["gold is in bronze's folder 'trades'"],
+        ["plan", "--lake", "{lake}", "--gold", "{lake}/silver/orderbook/bars"], ["gold is in silver's folder 'orderb"],
     ),
     "silver for bronze": (
         ["run", "--bronze", "{lake}/silver", "--silver", "{lake}/bronze"],
-        ["{lake}/bronze/orderbook/", ".parquet is not of tickstate's making", "check --bronze, --silver"],
+        ["bronze {lake}/silver: it is silver", "check --bronze, --silver"],
     ),
-    "silver in place of others' files": (
-        ["run", "--runner", "watcher", "--once", "--bronze", "{lake}/bronze", "--silver", "{lake}/others"],
-        ["{lake}/others/orderbook/", "part-0.parquet is not of tickstate's making"],
+    "another bronze for silver": (
+        ["run", "--runner", "watcher", "--once", "--bronze", "{lake}/bronze", "--silver", "{others}"],
+        ["silver {others}: orderbook/exchange=", ".parquet is not of tickstate's making", "check --bronze, --silver"],
     ),
+    "another bronze for gold's silver": (
+        ["run", "--tier", "gold", "--silver", "{others}", "--gold", "{lake}/gold"], ["not of tickstate's making"],
+    ),
+    "links in a circle": (["run", "--lake", "{circle}"], ["{circle}"]),
     "silver is a file": (["run", "--bronze", "{lake}/bronze", "--silver", "{file}"], ["{file}"]),
 }  # fmt: skip
 
@@ -118,21 +121,21 @@ def one_line(code, out, err, says):
         assert text in err
 
 
-def as_part(source, target):
-    return shutil.copy(source, Path(target).with_name("part-0.parquet"))
-
-
 @pytest.mark.parametrize("what", MISTAKES)
 def test_a_mistake_is_one_line(call, lake, tmp_path, what):
     places = {"lake": lake, "file": tmp_path / "file", "binary": tmp_path / "binary"}
     places["file"].write_text("not TOML")
     places["binary"].write_bytes(b"\xff\xfe[run]")
-    hour = bronze.bronze_folder(lake, ALPHA, HOURS[0])
-    shutil.copytree(hour, lake / "others" / hour.relative_to(lake / "bronze"), copy_function=as_part)
+    places |= {"others": tmp_path / "others", "circle": tmp_path / "circle"}
+    shutil.copytree(lake / "bronze", places["others"])
+    places["circle"].symlink_to(places["circle"])
+    files = sorted(tmp_path.rglob("*"))
     before = bronze.tree(tmp_path)
     arguments, says = MISTAKES[what]
     one_line(*call(*(a.format(**places) for a in arguments)), [s.format(**places) for s in says])
     assert bronze.tree(tmp_path) == before, "nothing was written"
+    if "others" in str(says):
+        assert sorted(tmp_path.rglob("*")) == files, "nothing at all"
 
 
 @pytest.mark.parametrize("what", CONFIGS)

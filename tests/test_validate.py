@@ -240,10 +240,26 @@ def test_bronze_that_is_gone(lake, index):
 def test_prune_leaves_what_tickstate_has_not_made(lake):
     """Tiers mixed up: bronze whose hour has no silver is not silver whose bronze is gone."""
     shutil.rmtree(bronze.part(lake, ALPHA, HOURS[1]).parent)
+    for path in list((lake / "bronze").rglob("*.parquet")):
+        path.rename(path.with_name("part-0.parquet"))
     before = bronze.tree(lake / "bronze")
     mixed_up = validate_lake(lake / "silver", lake / "bronze", remove=True)
-    assert (mixed_up.removed, "unknown_file" in {f.rule for f in mixed_up.findings}) == ([], True)
+    assert mixed_up.removed == []
+    assert "no_bronze" in {f.rule for f in mixed_up.findings}
     assert bronze.tree(lake / "bronze") == before
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_prune_takes_a_partition_with_or_without_its_record_and_not_what_lies_beside_it(lake, recorded):
+    shutil.rmtree(bronze.bronze_folder(lake, ALPHA, HOURS[1]))
+    part, record = bronze.part(lake, ALPHA, HOURS[1]), bronze.commit(lake, ALPHA, HOURS[1])
+    other = part.with_name("labels.parquet")
+    shutil.copy(next((lake / "bronze").rglob("*.parquet")), other)
+    if not recorded:
+        record.unlink()
+    found = validate_lake(lake / "bronze", lake / "silver", remove=True)
+    assert found.removed == [str(part.relative_to(lake / "silver"))]
+    assert (part.exists(), record.exists(), other.exists()) == (False, False, True)
 
 
 def test_the_bronze_tier(lake):
