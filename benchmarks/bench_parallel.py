@@ -11,14 +11,17 @@ import pytest
 from busy import FIRST_HOUR, write_busy_hour
 from pinned import rounds
 
+from tickstate.runners import KEEPS_MEMORY
+
 HOURS, ROWS = 48, 100_000
 
 
-def test_two_cores_on_one_lane(benchmark, note, tmp_path):
+def test_two_cores_on_one_lane(benchmark, note, tmp_path, monkeypatch):
     """Fresh processes: one core, two, two, the other one; the time of a run with nothing to do is taken off."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
         pytest.skip("one core")
+    monkeypatch.setenv(*KEEPS_MEMORY)  # for both, as on the command line
     bronze = tmp_path / "bronze"
     for i in range(HOURS):
         write_busy_hour(bronze, ROWS, hour=FIRST_HOUR + i, seed=1 + i)
