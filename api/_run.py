@@ -13,7 +13,7 @@ from tickstate.lake.names import parse_hour
 from tickstate.lake.store import RemotePath, place
 from tickstate.runners.config import Config, load_config, make_config
 from tickstate.runners.run import Observer, Summary, run_batch, run_single
-from tickstate.runners.selection import Selection
+from tickstate.runners.selection import NOWHERE, Selection
 
 Text = str | Sequence[str] | None
 Place = str | os.PathLike[str] | RemotePath | None
@@ -80,7 +80,7 @@ def run(
     if runner not in ("single", "batch"):
         raise TickstateError(f"runner {runner!r}", expected="'single' or 'batch'")
     selection = Selection(
-        bronze=places["bronze"] or Path("no-bronze"), silver=places["silver"], gold=places["gold"], tiers=tiers,
+        bronze=places["bronze"] or NOWHERE, silver=places["silver"], gold=places["gold"], tiers=tiers,
         bars=_names(bars) or (), channels=_names(channel) or (), exchanges=_names(exchange) or (),
         symbols=_names(symbol) or (), start=parse_hour(start) if start else None, end=parse_hour(end) if end else None,
         features=_names(features), config=as_config(config),

@@ -104,8 +104,8 @@ def prune(root: Place, listing: Listing, source: Listing) -> list[str]:
         beside = commit_path(root, listing.channel, lane, segment.hour)
         record = read_commit(beside)
         if segment.relative.endswith("/" + PART) and not _has_source(source, lane, segment, record):
-            if record is None and not is_output(path):
-                continue
+            if record is None and (beside.exists() or not is_output(path)):
+                continue  # a record that nobody can read, or not ours
             beside.unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             gone.append(segment.where)
@@ -120,13 +120,14 @@ def _segments(listing: Listing) -> Iterator[Segment]:
 
 def _has_source(source: Listing, lane: Lane, segment: Segment, record: Commit | None) -> bool:
     """Whether what a partition is made from is there, under the names and hours its record's settings read it from."""
-    settings, hour = record.settings if record is not None else {}, segment.hour
+    hour = segment.hour
+    settings = record.settings if record is not None else {"sample": True, "normalize_quotes": True}  # nobody knows
     if is_daily(segment.channel):
         return any(hour <= h < hour + 24 for h in source.lanes.get(lane, {}))
     hours = [hour, hour - 1] if settings.get("sample") else [hour]  # a sample's last stamp lies in the next hour
     lanes = [lane]
     if settings.get("normalize_quotes"):
-        lanes = [x for x in source.lanes if Lane(x.exchange, canonical_symbol(x.symbol)) == lane]
+        lanes += [x for x in source.lanes if Lane(x.exchange, canonical_symbol(x.symbol)) == lane]
     return any(h in source.lanes.get(x, {}) for x in lanes for h in hours)
 
 

@@ -19,7 +19,7 @@ from tickstate.lake.arrow import one_chunk
 from tickstate.lake.behind import Behind
 from tickstate.lake.content import ContentHash
 from tickstate.lake.digest import fingerprint
-from tickstate.lake.errors import StoreError
+from tickstate.lake.errors import LakeError, StoreError
 from tickstate.lake.files import replacing, step
 from tickstate.lake.store import Place, reading
 
@@ -153,7 +153,7 @@ def is_output(path: Place) -> bool | None:
         return bool({"row_id", "bar_id"}.intersection(read_schema(path).names))
     except StoreError:
         raise
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, pa.ArrowException):
         return None
 
 
@@ -166,6 +166,9 @@ def writing(
     Afterwards it knows the file's ``size`` and ``file``, the hash of its bytes. ``beside``: where its record lies;
     ``behind``: the thread that encodes, none: one of its own. The block may end in another thread than it began in.
     """
+    if beside is not None and path.exists() and not beside.exists() and is_output(path) is False:
+        fix = "move it away, or check --silver and --gold"
+        raise LakeError("it is not of tickstate's making", where=str(path), expected="no file, or an output", fix=fix)
     with replacing(path, "data", beside) as temporary, _thread(behind) as thread:
         writer = PartitionWriter(temporary, schema, thread)
         try:

@@ -21,7 +21,6 @@ def main() -> None:
     """The console script ``features``: errors for people are one line, exit code 2."""
     from tickstate.kernels.errors import TickstateError
 
-    os.environ.setdefault(*KEEPS_MEMORY)
     atexit.register(gc.freeze)  # else the interpreter walks through all of numba's objects once more, to end
     try:
         sys.exit(features(standalone_mode=False) or 0)
@@ -121,6 +120,8 @@ def run(
     """Compute what is missing or stale, and nothing else."""
     if executor != "local" and runner != "batch":
         raise click.UsageError(f"--executor {executor} is for --runner batch: {runner} works in its own process")
+    if runner != "watcher":  # which has an hour's rows at most now, and lives on
+        os.environ.setdefault(*KEEPS_MEMORY)
     from tickstate.runners import report
     from tickstate.runners.run import run_batch, run_single
 
@@ -156,6 +157,7 @@ def parity(left: Any, right: Any, as_json: bool, **chosen: Any) -> int:
     """All three runners on a selection (or two existing lakes), compared column by column."""
     from tickstate.runners import report
     from tickstate.runners.parity import compare_lakes, compare_runners
+    from tickstate.runners.selection import NOWHERE
 
     if (left is None) != (right is None):
         raise click.UsageError("--left and --right go together")
@@ -163,7 +165,7 @@ def parity(left: Any, right: Any, as_json: bool, **chosen: Any) -> int:
         found = {f"{left} | {right}": compare_lakes(left, right)}
     else:
         if chosen["lake"] is None:  # each runner writes to folders of its own
-            chosen.update({name: chosen[name] or Path(os.devnull, name) for name in ("silver", "gold")})
+            chosen.update({name: chosen[name] or NOWHERE.with_name(name) for name in ("silver", "gold")})
         found = compare_runners(_selection(chosen), lambda name: click.echo(f"running {name}", err=True))
     click.echo(report.parity_text(found, as_json))
     return 1 if any(c.differ for columns in found.values() for c in columns) else 0
@@ -299,7 +301,7 @@ def _show_plan(selection: Any, as_json: bool) -> int:
 def _selection(chosen: dict[str, Any]) -> Any:
     from tickstate.lake.names import parse_hour
     from tickstate.runners.config import load_config
-    from tickstate.runners.selection import Selection
+    from tickstate.runners.selection import NOWHERE, Selection
 
     lake, tiers = chosen["lake"], chosen["tier"]
     places = {name: chosen[name] or (lake and lake / name) for name in ("bronze", "silver", "gold")}
@@ -317,7 +319,7 @@ def _selection(chosen: dict[str, Any]) -> Any:
         raise click.UsageError("bars are gold: give --gold DIR, or --lake DIR")
     assign = [*chosen["assign"], *(["time_bars.fill_empty=true"] if chosen["fill_empty"] else [])]
     return Selection(
-        bronze=places["bronze"] or Path("no-bronze"), silver=places["silver"], gold=places["gold"],
+        bronze=places["bronze"] or NOWHERE, silver=places["silver"], gold=places["gold"],
         tiers=tiers, bars=bars,
         channels=chosen["channel"], exchanges=chosen["exchange"],
         symbols=chosen["symbol"], start=parse_hour(chosen["start"]) if chosen["start"] else None,

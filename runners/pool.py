@@ -114,9 +114,10 @@ class LocalPool(Pool):
 
     def expect(self, tasks: int) -> None:
         self.close()
-        self._executor = local_pool(self.workers, self._begun)
+        workers = max(1, min(tasks, self.workers))
+        self._executor = local_pool(workers, self._begun)
         with _beginning(), suppress(BrokenExecutor):  # the first task says so
-            for _ in range(min(tasks, self.workers)):
+            for _ in range(workers):
                 self._executor.submit(_nothing)  # a process is started at each while none is idle
 
     def close(self) -> None:
@@ -127,7 +128,7 @@ class LocalPool(Pool):
     @contextmanager
     def executor(self) -> Iterator[Executor]:
         if self._executor is None:
-            self.expect(0)
+            self.expect(self.workers)
         try:
             yield self._executor
         finally:
@@ -177,20 +178,23 @@ def _beginning() -> Iterator[None]:
     """Processes that begin in the block keep memory, unless the caller's environment says otherwise, and hear of Ctrl-C
     once they can end without a word."""
     name, value = KEEPS_MEMORY
-    before = os.environ.get(name)
-    os.environ.setdefault(name, value)
-    heard = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    is_set = name in os.environ
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        os.environ.setdefault(name, value)
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
-        if before is None:
-            del os.environ[name]
+        if not is_set:
+            os.environ.pop(name, None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)  # last: what was not heard is raised here
 
 
 def _begin(threads: int, begun: Any) -> None:
-    """Import what every task needs, while the caller still plans. Ctrl-C ends it at once, as anything may."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Import what every task needs, while the caller still plans. Ctrl-C ends it at once, as anything may, unless it is
+    ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_caller, daemon=True).start()
     from tickstate.lake.arrow import without_pandas

@@ -24,7 +24,7 @@ from tickstate.runners.gold import PENDING, GoldPlan, kinds_of, make_gold_plan, 
 from tickstate.runners.outcome import Outcome
 from tickstate.runners.plan import Plan, Planned, make_plan
 from tickstate.runners.pool import AnySpan, GivenPool, LocalPool, Pool, PoolLost, Work, run_alone, run_spans
-from tickstate.runners.selection import Selection, check_places
+from tickstate.runners.selection import Selection, check_files, check_places
 from tickstate.runners.span import Span
 
 AnyPlan = Plan | GoldPlan
@@ -163,6 +163,7 @@ def _run(selection: Selection, pool: Pool, observer: Observer) -> Summary:
     """Tier by tier: gold is planned when silver is there."""
     began = time.monotonic()
     check(selection)
+    check_files(selection)
     selection = pool.placed(selection)
     summary, waiting = Summary(), {}
     with closing(pool):
@@ -186,6 +187,7 @@ def check(selection: Selection) -> None:
 def plan_tiers(selection: Selection) -> list[AnyPlan]:
     """The plans of the tiers of a selection, nothing computed: days wait for the hours of silver that are stale."""
     check(selection)
+    check_files(selection)
     plans: list[AnyPlan] = []
     waiting = {}
     if "silver" in selection.tiers:

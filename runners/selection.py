@@ -6,12 +6,13 @@ import os
 from dataclasses import dataclass, field
 from itertools import islice, permutations
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from tickstate.features.base import BARS, near
 from tickstate.lake.errors import LakeError
 from tickstate.lake.names import Lane
 from tickstate.lake.schema import BRONZE
-from tickstate.lake.store import Place, place, walk
+from tickstate.lake.store import Place, folders, place, walk
 from tickstate.runners.choice import rule_kinds, silver_names
 from tickstate.runners.config import Config
 
@@ -39,57 +40,66 @@ class Selection:
     config: Config = field(default_factory=Config)
 
 
+NOWHERE = Path(os.devnull, "nowhere")
+"""For bronze or outputs that a selection has no use for."""
+
+
 def check_places(selection: Selection) -> None:
-    """Raise where tiers are mixed up, before a file is written: output would lie among bronze or replace it."""
-    read = {"silver": ("bronze", selection.bronze), "gold": ("silver", selection.silver)}
-    written = {"silver": selection.silver, "gold": selection.gold}
-    made = {tier: root for tier, root in written.items() if tier in selection.tiers and root is not None}
-    places = dict(read[tier] for tier in made) | made
-    for (outer, above), (inner, below) in permutations(places.items(), 2):
-        rest = _below(above, below)
-        if rest == [] and "bronze" in (outer, inner):
+    """Raise where one tier's files would lie in bronze, or among another's, by the names of the places."""
+    places = {"bronze": selection.bronze, "silver": selection.silver, "gold": selection.gold}
+    named = {tier: (root, _names_of(root)) for tier, root in places.items() if root is not None}
+    for (outer, (_, above)), (inner, (root, below)) in permutations(named.items(), 2):
+        if below[: len(above)] != above:
+            continue
+        rest = below[len(above) :]
+        if not rest and "bronze" in (outer, inner):
             what = f"the same place as {outer}"
         elif rest and (rest[0] in BRONZE or rest[0] in BARS):
             what = f"in {outer}'s folder {rest[0]!r}"
         else:
             continue
         fix = f"change --{inner} or --{outer}, or give --lake DIR for all"
-        raise LakeError(f"{inner} is {what}", where=str(below), expected="a folder of its own for it", fix=fix)
+        raise LakeError(f"{inner} is {what}", where=str(root), expected="a folder of its own for it", fix=fix)
+
+
+def check_files(selection: Selection) -> None:
+    """Raise where tiers are mixed up, by what lies there: records of commits in bronze, others' Parquet in outputs."""
     fix = "check --bronze, --silver and --gold"
-    if "bronze" in places and any((selection.bronze / "_commits" / c).is_dir() for c in BRONZE):
-        raise LakeError("it is silver, with records of commits", where=f"bronze {selection.bronze}", fix=fix)
-    for tier in (t for t in ("silver", "gold") if t in places):
-        for channel in BRONZE if tier == "silver" else BARS:
-            stranger = _stranger(places[tier], channel)
+    if "silver" in selection.tiers and set(folders(selection.bronze / "_commits")) & set(BRONZE):
+        raise LakeError(
+            "it has records of commits, as silver has", where=f"bronze {selection.bronze}",
+            fix=f"{fix}, or remove its folder _commits if it is bronze",
+        )  # fmt: skip
+    for tier, root, channels in (("silver", selection.silver, BRONZE), ("gold", selection.gold, BARS)):
+        if root is None or root.parent == NOWHERE.parent or tier not in selection.tiers:
+            continue
+        recorded = folders(root / "_commits")
+        for channel in channels:
+            wanted = not selection.channels or BARS.get(channel, channel) in selection.channels
+            stranger = _stranger(root, channel) if wanted and channel not in recorded else ""
             if stranger:
                 raise LakeError(
-                    f"{stranger} is not of tickstate's making", where=f"{tier} {places[tier]}",
+                    f"{stranger} is not of tickstate's making", where=f"{tier} {root}",
                     expected="a place for output alone", fix=f"{fix}, or move what is there away",
                 )  # fmt: skip
-
-
-def _below(above: Place, below: Place) -> list[str] | None:
-    """The names of folders from a place to one that lies in it; None where it does not."""
-    one, two = _names_of(above), _names_of(below)
-    return two[len(one) :] if two[: len(one)] == one else None
 
 
 def _names_of(root: Place) -> list[str]:
     if isinstance(root, Path):
         return list(Path(os.path.realpath(root)).parts)
     path, _, query = str(root).partition("?")
-    return [query, *path.split("/")]
+    return [*parse_qs(query).get("endpoint_override", [""]), *path.split("/")]
 
 
 def _stranger(root: Place, channel: str) -> str:
-    """A Parquet file of somebody else's in a channel of which no commit is recorded; "" where there is none."""
-    folder = root / channel
-    if (root / "_commits" / channel).is_dir() or not folder.is_dir():
+    """The path of a Parquet file of somebody else's in a channel; "" where there is none."""
+    if not (root / channel).is_dir():
         return ""
     from tickstate.lake.write import is_output  # reads Parquet: only where something is odd
 
-    found = islice(walk(folder), LOOKED_AT)
-    return next((f"{channel}/{relative}" for relative, path, _ in found if is_output(place(path)) is False), "")
+    files = ((relative, is_output(place(path))) for relative, path, stat in walk(root / channel) if stat is not None)
+    looked_at = islice((found for found in files if found[1] is not None), LOOKED_AT)
+    return next((f"{channel}/{relative}" for relative, ours in looked_at if not ours), "")
 
 
 def is_within(hour: int, selection: Selection) -> bool:

@@ -21,7 +21,7 @@ from tickstate.runners.gold import DaySpan, make_gold_plan, waiting_hours
 from tickstate.runners.outcome import Outcome
 from tickstate.runners.plan import Clock, Planned, make_plan
 from tickstate.runners.run import LONGEST_SPAN, AnyPlan, Observer, Silent, Summary, check, digests_path, prepare
-from tickstate.runners.selection import Selection
+from tickstate.runners.selection import Selection, check_files
 from tickstate.runners.span import Span
 from tickstate.runners.worker import Worker
 
@@ -58,7 +58,7 @@ class Watcher:
         self._written: dict[tuple[str, Lane], int] = {}
         self._stop, self._wake = threading.Event(), threading.Event()
         self._known: dict[str, Quarantined] = {}
-        self._keeps = False
+        self._keeps, self._checked = False, False
         self._noticed: set[str] = set()
         self.summary = Summary()
         """Of the last cycle that did anything; of all of them with ``once``."""
@@ -98,6 +98,9 @@ class Watcher:
         clock = Clock(self._now(), round(self.pace.grace * MICRO))
         plans: list[AnyPlan] = []
         done: list[Outcome] = []
+        if not self._checked:
+            check_files(self.selection)
+            self._checked = True
         if "silver" in self.selection.tiers:
             plans.append(make_plan(self.selection, self._files, clock))
             done += self._run_plan(plans[-1], clock)

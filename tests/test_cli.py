@@ -79,18 +79,23 @@ MISTAKES = {
         ["silver is the same place as bronze", "change --silver or --bronze"],
     ),
     "gold in bronze": (
+        ["run", "--tier", "gold", "--lake", "{lake}", "--gold", "{lake}/bronze/trades"],
+        ["gold is in bronze's folder 'trades'", "change --gold or --bronze"],
+    ),
+    "gold in silver": (
         ["plan", "--lake", "{lake}", "--gold", "{lake}/silver/orderbook/bars"], ["gold is in silver's folder 'orderb"],
     ),
     "silver for bronze": (
         ["run", "--bronze", "{lake}/silver", "--silver", "{lake}/bronze"],
-        ["bronze {lake}/silver: it is silver", "check --bronze, --silver"],
+        ["bronze {lake}/silver: it has records of commits, as silver has", "check --bronze, --silver"],
     ),
     "another bronze for silver": (
         ["run", "--runner", "watcher", "--once", "--bronze", "{lake}/bronze", "--silver", "{others}"],
         ["silver {others}: orderbook/exchange=", ".parquet is not of tickstate's making", "check --bronze, --silver"],
     ),
-    "another bronze for gold's silver": (
-        ["run", "--tier", "gold", "--silver", "{others}", "--gold", "{lake}/gold"], ["not of tickstate's making"],
+    "others' bars": (
+        ["run", "--tier", "gold", "--silver", "{lake}/silver", "--gold", "{bars}"],
+        ["gold {bars}: trades_bars/", "b.parquet is not of tickstate's making"],
     ),
     "links in a circle": (["run", "--lake", "{circle}"], ["{circle}"]),
     "silver is a file": (["run", "--bronze", "{lake}/bronze", "--silver", "{file}"], ["{file}"]),
@@ -126,7 +131,9 @@ def test_a_mistake_is_one_line(call, lake, tmp_path, what):
     places = {"lake": lake, "file": tmp_path / "file", "binary": tmp_path / "binary"}
     places["file"].write_text("not TOML")
     places["binary"].write_bytes(b"\xff\xfe[run]")
-    places |= {"others": tmp_path / "others", "circle": tmp_path / "circle"}
+    places |= {name: tmp_path / name for name in ("others", "bars", "circle")}
+    (places["bars"] / "trades_bars").mkdir(parents=True)
+    shutil.copy(next((lake / "bronze").rglob("*.parquet")), places["bars"] / "trades_bars/b.parquet")
     shutil.copytree(lake / "bronze", places["others"])
     places["circle"].symlink_to(places["circle"])
     files = sorted(tmp_path.rglob("*"))
@@ -134,7 +141,7 @@ def test_a_mistake_is_one_line(call, lake, tmp_path, what):
     arguments, says = MISTAKES[what]
     one_line(*call(*(a.format(**places) for a in arguments)), [s.format(**places) for s in says])
     assert bronze.tree(tmp_path) == before, "nothing was written"
-    if "others" in str(says):
+    if "making" in str(says):
         assert sorted(tmp_path.rglob("*")) == files, "nothing at all"
 
 

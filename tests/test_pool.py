@@ -8,14 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import bronze
 import pytest
 
-from tickstate.kernels._jit import interpreted
 from tickstate.kernels.errors import TickstateError
-from tickstate.runners import run
+from tickstate.runners import KEEPS_MEMORY, run
 from tickstate.runners.pool import LocalPool
 from tickstate.runners.selection import Selection
 
@@ -61,10 +61,11 @@ def test_workers_end_when_their_run_is_killed(tmp_path):
 
 
 STOPPED = """
-import os, sys, time
+import os, signal, sys, time
 from tickstate.runners.pool import LocalPool
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, however the tests were started
     pool = LocalPool(2)
     try:
         pool.expect(2)
@@ -86,26 +87,41 @@ def test_workers_end_without_a_word_on_ctrl_c(tmp_path, when):
     script = tmp_path / "stopped.py"
     script.write_text(STOPPED)
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen([sys.executable, script, when], **pipes, preexec_fn=hears_ctrl_c) as run:
-        assert run.stdout.readline() == "go\n"
-        os.killpg(run.pid, signal.SIGINT)
-        assert run.communicate(timeout=60) == ("stopped\n", "")
+    with subprocess.Popen([sys.executable, script, when], **pipes) as run:
+        try:
+            assert run.stdout.readline() == "go\n"
+            os.killpg(run.pid, signal.SIGINT)
+            said = run.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+    assert said == ("stopped\n", "")
 
 
-def hears_ctrl_c():
-    """As in a terminal, however the tests were started."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.mark.parametrize(("tasks", "processes"), [(0, 0), (1, 1), (5, 2)])
+@pytest.mark.parametrize(("tasks", "processes"), [(1, 1), (2, 2), (5, 3)])
 def test_no_more_processes_begin_than_there_are_tasks(tasks, processes):
     before = set(multiprocessing.active_children())
-    pool = LocalPool(2)
+    pool = LocalPool(3)
     pool.expect(tasks)
-    begun = set(multiprocessing.active_children()) - before
+    assert len(set(multiprocessing.active_children()) - before) == processes
+    with pool.executor() as executor:
+        found = [executor.submit(os.getpid) for _ in range(tasks)]
+        begun = set(multiprocessing.active_children()) - before
+        assert {f.result() for f in found} <= {process.pid for process in begun}
     assert len(begun) == processes
-    pool.close()
     assert not begun & set(multiprocessing.active_children())
+
+
+def test_workers_keep_memory_and_the_caller_keeps_its_environment(monkeypatch):
+    name, value = KEEPS_MEMORY
+    asked = f"__import__('os').environ[{name!r}]"
+    for before, expected in ((None, value), ("10", "10")):
+        monkeypatch.delenv(name, raising=False) if before is None else monkeypatch.setenv(name, before)
+        pool = LocalPool(1)
+        pool.expect(1)
+        assert os.environ.get(name) == before
+        with pool.executor() as executor:
+            assert executor.submit(eval, asked).result() == expected
 
 
 PANDAS = "__version__ = '2.2.3'\nprint('imported')\n"
@@ -136,15 +152,30 @@ def test_pyarrow_imports_no_pandas_where_it_is_kept_from_it(tmp_path, before, sa
     assert (done.returncode, done.stdout.split()) == (0, said), done.stderr
 
 
-def test_workers_have_what_every_task_needs_but_no_pandas(tmp_path, monkeypatch):
-    (tmp_path / "pandas.py").write_text(PANDAS)
-    monkeypatch.setenv("PYTHONPATH", path_with(tmp_path))
+CONVERTED = f"""
+import sys
+from tickstate.runners.pool import LocalPool
+
+def convert():
+    loaded = set(sys.modules)
+{CONVERTS.replace(chr(10), chr(10) + "    ")}
+    return "pandas" in sys.modules, {{"pyarrow", "tickstate.runners.executor"}} <= loaded
+
+if __name__ == "__main__":
     pool = LocalPool(1)
     pool.expect(1)
     with pool.executor() as executor:
-        loaded = executor.submit(eval, "sorted(__import__('sys').modules)").result()
-    assert "pandas" not in loaded
-    assert {"pyarrow", "numba", "tickstate.runners.executor"} <= {*loaded, *(["numba"] if interpreted() else [])}
+        print(executor.submit(convert).result())
+"""
+
+
+def test_workers_have_what_every_task_needs_but_no_pandas(tmp_path):
+    (tmp_path / "pandas.py").write_text(PANDAS)
+    script = tmp_path / "converted.py"
+    script.write_text(CONVERTED)
+    environment = {**os.environ, "PYTHONPATH": path_with(tmp_path)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout.splitlines()[-1:], "imported" in done.stdout) == (["(False, True)"], False), done.stderr
 
 
 def path_with(folder):

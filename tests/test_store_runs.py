@@ -202,8 +202,10 @@ def test_the_watcher_lives_through_a_store_that_fails(s3, bucket, reference, imp
     with s3.rules(rule("GET", "", status=503, code="SlowDown")):
         watcher.run()
     assert [t.endswith("; trying again") for t in said] == [True]
-    with s3.rules(rule("GET", "", status=503, code="SlowDown")), pytest.raises(StoreError):
-        Watcher(selection, Pace(poll=0.01)).run(once=True)
+    with s3.rules(rule("GET", "", status=503, code="SlowDown")):
+        watcher = Watcher(selection, Pace(poll=0.01))  # a start waits for the store, as a cycle does
+        with pytest.raises(StoreError):
+            watcher.run(once=True)
 
 
 # ---- kills
