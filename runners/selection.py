@@ -71,7 +71,7 @@ def check_files(selection: Selection) -> None:
             fix=f"{fix}, or remove its folder _commits if it is bronze",
         )  # fmt: skip
     for tier, root, channels in (("silver", selection.silver, BRONZE), ("gold", selection.gold, BARS)):
-        if root is None or root.parent == NOWHERE.parent or tier not in selection.tiers:
+        if root is None or tier not in selection.tiers:
             continue
         recorded = folders(root / "_commits")
         for channel in channels:
